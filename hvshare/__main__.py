@@ -1,0 +1,21 @@
+"""Where ``hvshare`` and ``python -m hvshare`` start."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+
+def main() -> None:
+    """Run the command line and end the process."""
+    # Without arithmetic to spread over them, the threads of OpenBLAS only cost time and memory.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    try:
+        from hvshare.cli.running import run
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(run())
+
+
+if __name__ == "__main__":
+    main()

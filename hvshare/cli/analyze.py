@@ -1,0 +1,179 @@
+"""``hvshare analyze``: how much sharing would free, and what kind of pages it comes from."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hvshare.cli.options import (
+    FrameSizeType,
+    Inputs,
+    SizeType,
+    Talk,
+    chosen_format,
+    image_options,
+    images_argument,
+    make_talk,
+    output_options,
+)
+from hvshare.fingerprint.hashing import Hashing
+from hvshare.report.output import open_output
+from hvshare.units import LARGE_FRAME_SIZE, PAGE_SIZE, format_size
+
+if TYPE_CHECKING:
+    from hvshare.fingerprint.fingerprints import Fingerprints
+    from hvshare.sharing.report import SharingReport
+
+_DEFAULT_TOP = 5
+
+
+@click.command()
+@images_argument
+@click.option(
+    "--frame",
+    "frame_sizes",
+    type=FrameSizeType(),
+    multiple=True,
+    default=(PAGE_SIZE, LARGE_FRAME_SIZE),
+    metavar="SIZE",
+    help="Count in frames of this size, a power of two from 4K to 1G; repeatable. 4K is always there."
+    "  [default: 4K, 2M]",
+)
+@click.option(
+    "--top",
+    type=click.IntRange(min=0),
+    default=_DEFAULT_TOP,
+    show_default=True,
+    help="How many of the most frequent contents the table shows.",
+)
+@click.option(
+    "--verify",
+    "verifies",
+    is_flag=True,
+    help="Read the images again and compare the bytes of pages with equal digests.",
+)
+@click.option(
+    "--verify-limit",
+    type=SizeType(),
+    default=128 << 20,
+    metavar="SIZE",
+    help="Memory for --verify; repeated contents beyond it are sampled.  [default: 128M]",
+)
+@click.option(
+    "-j",
+    "--jobs",
+    type=click.IntRange(min=1),
+    help="Processes that read and hash.  [default: one a processor]",
+)
+@image_options
+@output_options("table", "json", "jsonl", "csv")
+@click.pass_context
+def analyze(
+    ctx: click.Context,
+    /,
+    paths: tuple[str, ...],
+    frame_sizes: tuple[int, ...],
+    top: int,
+    verifies: bool,
+    verify_limit: int,
+    jobs: int | None,
+    output_format: str,
+    as_json: bool,
+    output: str | None,
+    quiet: bool,
+    verbose: bool,
+    progress: bool | None,
+    skip_unreadable: bool,
+    **reading: Any,
+) -> None:
+    """Tell how much sharing would free in one image, or in several taken as VMs of one host.
+
+    IMAGE is a raw memory image: a file, which may be sparse or compressed (gzip, bzip2, xz, zstd, lz4), a
+    block device, a pipe, or - for standard input.
+
+    \b
+    Examples:
+      hvshare analyze dump.bin
+      hvshare analyze --frame 4K --frame 64K --frame 2M web01.raw web02.raw
+      hvshare analyze --verify --top 20 dump.bin
+      ssh host 'zstd -c /var/dumps/db.raw' | hvshare analyze --json - | jq .pooled
+      hvshare analyze --format csv -o sharing.csv *.raw.zst
+    """
+    form = chosen_format(output_format, as_json=as_json)
+    talk = make_talk(quiet=quiet, verbose=verbose, progress=progress)
+    with (
+        open_output(output, paths) as out,
+        Inputs(paths, skip=skip_unreadable, talk=talk, **reading) as inputs,
+    ):
+        if verifies:
+            _check_rereadable(inputs)
+        started = time.monotonic()
+        with Hashing(inputs.images, jobs=jobs, on_error=inputs.on_error) as hashing:
+            # Imported here, while the workers read already.
+            from hvshare.report.machine import image_json_line, pooled_json_line, sharing_csv, sharing_json
+            from hvshare.sharing.measure import measure
+
+            found: dict[int, Fingerprints] = {}
+            with talk.reading("Reading", inputs.total_bytes) as hashing.on_progress:
+                for index, fingerprints in hashing:
+                    found[index] = fingerprints
+                    if form == "jsonl":
+                        out.write(image_json_line(measure([fingerprints], frame_sizes).images[0]))
+                        out.flush()
+        inputs.keep(sorted(found))
+        measured = [found[index] for index in sorted(found)]
+        talk.tell(_pace(measured, time.monotonic() - started))
+        if form == "table":
+            from hvshare.report.console import report_console
+            from hvshare.report.strip import strip_cells
+            from hvshare.report.terminal import print_sharing
+
+            console = report_console(out)
+            cells = strip_cells(console.width, [each.name for each in measured])
+            report = measure(
+                measured,
+                frame_sizes,
+                map_cells=cells,
+                top=top,
+                images=inputs.images,
+                further_caveats=inputs.caveats,
+            )
+        else:
+            report = measure(measured, frame_sizes, further_caveats=inputs.caveats)
+        if verifies:
+            report = _verified(report, measured, inputs, verify_limit, talk)
+        match form:
+            case "table":
+                print_sharing(report, console)
+            case "json":
+                out.write(sharing_json(report))
+            case "jsonl":
+                out.write(pooled_json_line(report))
+            case "csv":
+                out.write(sharing_csv(report))
+                for caveat in report.caveats:
+                    talk.warn(f"{caveat.image}: {caveat.message}" if caveat.image else caveat.message)
+    ctx.exit(inputs.exit_code)
+
+
+def _check_rereadable(inputs: Inputs) -> None:
+    for image in inputs.images:
+        if not image.can_reread:
+            raise click.UsageError(f"--verify reads images twice, and {image.path} is a pipe.")
+
+
+def _verified(
+    report: SharingReport, measured: list[Fingerprints], inputs: Inputs, limit: int, talk: Talk
+) -> SharingReport:
+    from hvshare.sharing.verification import verify
+
+    with talk.reading("Comparing", inputs.total_bytes) as on_progress:
+        verification = verify(inputs.images, measured, report, limit=limit, on_progress=on_progress)
+    return verification.noted_in(report)
+
+
+def _pace(measured: list[Fingerprints], seconds: float) -> str:
+    size = sum(each.digests.nbytes // 8 * PAGE_SIZE for each in measured)
+    return f"hashed {format_size(size)} in {seconds:.2f} s, {format_size(int(size / seconds))}/s"

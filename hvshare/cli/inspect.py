@@ -1,0 +1,83 @@
+"""``hvshare inspect``: what a file is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from hvshare.cli.options import (
+    Inputs,
+    chosen_format,
+    image_options,
+    images_argument,
+    make_talk,
+    output_options,
+)
+from hvshare.errors import ImageError
+from hvshare.images.inspection import Inspection
+from hvshare.images.inspection import inspect as inspect_image
+from hvshare.report.output import open_output
+
+
+@click.command()
+@images_argument
+@click.option("--runs", "all_runs", is_flag=True, help="Show all runs, however many there are.")
+@image_options
+@output_options("table", "json")
+@click.pass_context
+def inspect(
+    ctx: click.Context,
+    /,
+    paths: tuple[str, ...],
+    all_runs: bool,
+    output_format: str,
+    as_json: bool,
+    output: str | None,
+    quiet: bool,
+    verbose: bool,
+    progress: bool | None,
+    skip_unreadable: bool,
+    **reading: Any,
+) -> None:
+    """Tell what a memory image is: format, guest memory, runs of pages, holes, and what is odd about it.
+
+    Nothing is hashed. Files are not read beyond their first bytes; compressed streams and pipes are read to
+    their end, because nothing else tells how much is in them.
+
+    \b
+    Examples:
+      hvshare inspect dump.bin
+      hvshare inspect --json dump.raw.zst | jq '.images[].size_bytes'
+      hvshare inspect --runs sparse.raw
+    """
+    form = chosen_format(output_format, as_json=as_json)
+    talk = make_talk(quiet=quiet, verbose=verbose, progress=progress)
+    with (
+        open_output(output, paths) as out,
+        Inputs(paths, skip=skip_unreadable, talk=talk, **reading) as inputs,
+    ):
+        found: dict[int, Inspection] = {}
+        with talk.reading("Reading", inputs.total_bytes) as on_progress:
+            for index, image in enumerate(inputs.images):
+                try:
+                    found[index] = inspect_image(image, on_progress)
+                except ImageError as error:
+                    if inputs.on_error is None:
+                        raise
+                    inputs.on_error(error)
+        inputs.keep(list(found))
+        if form == "json":
+            from hvshare.report.machine import inspection_json
+
+            out.write(inspection_json(found.values()))
+        else:
+            from hvshare.report.console import report_console
+            from hvshare.report.inspection import print_inspection
+
+            console = report_console(out)
+            for number, inspection in enumerate(found.values()):
+                if number:
+                    console.print()
+                print_inspection(inspection, console, all_runs=all_runs)
+    ctx.exit(inputs.exit_code)

@@ -1,0 +1,78 @@
+"""The one place where errors become messages and exit codes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING, Final, NoReturn
+
+import click
+
+from hvshare.cli.commands import hvshare
+from hvshare.errors import HvshareError
+from hvshare.report.text import printable
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+EXIT_UNUSABLE: Final = 1
+EXIT_INTERRUPTED: Final = 128 + signal.SIGINT
+EXIT_NO_READER: Final = 128 + signal.SIGPIPE
+EXIT_TERMINATED: Final = 128 + signal.SIGTERM
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    arguments : list of str, optional
+        Those of the process by default.
+
+    Returns
+    -------
+    int
+        The exit code: 0 done; 1 an input could not be used, or the result not be written; 2 wrong usage;
+        3 done without some inputs; 130 after Ctrl-C; 141 when nobody reads standard output any more; 143
+        after SIGTERM.
+    """
+    signal.signal(signal.SIGTERM, _terminate)
+    for stream in (sys.stdout, sys.stderr):
+        # A name that the terminal's encoding lacks is shown escaped rather than ending the report.
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    try:
+        return hvshare.main(arguments, prog_name="hvshare", standalone_mode=False) or 0
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except HvshareError as error:
+        return _failed(str(error))
+    except (click.Abort, KeyboardInterrupt):
+        return _say("interrupted", EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        # The interpreter would complain when it flushes standard output at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_NO_READER
+    except MemoryError:
+        return _failed("out of memory; give it fewer images at once, or fewer --jobs")
+    except Exception as error:
+        if os.environ.get("HVSHARE_DEBUG"):
+            raise
+        return _failed(
+            f"unexpected {type(error).__name__}: {error}; this is a defect: please report it with what "
+            "HVSHARE_DEBUG=1 prints"
+        )
+
+
+def _failed(message: str) -> int:
+    return _say(f"error: {message}", EXIT_UNUSABLE)
+
+
+def _say(message: str, code: int) -> int:
+    click.echo(f"hvshare: {printable(message)}", err=True)
+    return code
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise SystemExit(EXIT_TERMINATED)

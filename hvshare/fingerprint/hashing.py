@@ -1,0 +1,189 @@
+"""Opened images to fingerprints, each as soon as it is complete."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hvshare.errors import HvshareError, ImageError
+from hvshare.fingerprint.workers import Extent, Failure, StreamEnd, Workers
+from hvshare.images.runs import RunKind, Runs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from hvshare.caveats import Caveat
+    from hvshare.fingerprint.fingerprints import Fingerprints
+    from hvshare.fingerprint.workers import Message
+    from hvshare.images.image import GuestImage
+
+
+class _Collector:
+    """The digests of one image while they come in."""
+
+    def __init__(self, image: GuestImage) -> None:
+        self.image = image
+        self.grows = image.runs is None
+        self.runs = Runs() if image.runs is None else image.runs
+        self.caveats: list[Caveat] = []
+        self.failed = False
+        self.missing = self.runs.pages_of(RunKind.PRESENT)
+        self.digests = bytearray(8 * self.missing)
+
+    @property
+    def complete(self) -> bool:
+        return not (self.grows or self.missing or self.failed)
+
+    def add(self, extent: Extent) -> None:
+        pages = len(extent.digests) // 8
+        if self.grows:
+            self.runs.append(extent.first_gfn, pages, RunKind.PRESENT)
+            self.digests += extent.digests
+        else:
+            at = 8 * extent.position
+            self.digests[at : at + len(extent.digests)] = extent.digests
+            self.missing -= pages
+
+    def end(self, caveats: list[Caveat]) -> None:
+        self.caveats = caveats
+        self.grows = False
+
+    def fail(self) -> None:
+        self.failed = True
+        self.digests = bytearray()
+
+    def fingerprints(self) -> Fingerprints:
+        # Only now, so that numpy is imported while workers read and not before they start.
+        import numpy as np
+
+        from hvshare.fingerprint.fingerprints import Fingerprints
+
+        image = self.image
+        caveats = (*image.caveats, *self.caveats)
+        digests = np.frombuffer(self.digests, np.uint64)
+        return Fingerprints(image.name, image.path, image.format, self.runs, digests, caveats)
+
+
+class Hashing:
+    """The digests of several images, in the making.
+
+    Parameters
+    ----------
+    images : sequence of GuestImage
+        Opened images; they stay open.
+    jobs : int, optional
+        Processes at the most; one a processor by default.
+    on_error : callable, optional
+        Receives the error of each image that turns out to be unusable, which is then left out. Without
+        it such an error is raised.
+    on_progress : callable, optional
+        Receives the index of an image and how many more bytes of its file were read.
+
+    Notes
+    -----
+    Work starts when the object is made, so a caller can prepare what comes next in the meantime. Used as a
+    context manager it leaves no process behind.
+
+    Examples
+    --------
+    >>> import tempfile, hvshare
+    >>> with tempfile.NamedTemporaryFile() as file:
+    ...     _ = file.write(bytes(8192)), file.flush()
+    ...     with Hashing([hvshare.open_image(file.name)]) as hashing:
+    ...         [(index, len(fingerprints.digests)) for index, fingerprints in hashing]
+    [(0, 2)]
+    """
+
+    def __init__(
+        self,
+        images: Sequence[GuestImage],
+        *,
+        jobs: int | None = None,
+        on_error: Callable[[ImageError], None] | None = None,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        self._collectors = [_Collector(image) for image in images]
+        self._on_error = on_error
+        self.on_progress = on_progress
+        self._workers = Workers(images, jobs)
+
+    def __iter__(self) -> Iterator[tuple[int, Fingerprints]]:
+        """Give the index of each image and its fingerprints, in the order in which they are complete.
+
+        Raises
+        ------
+        HvshareError
+            If an image cannot be used and there is no `on_error`, or a worker process fails.
+        """
+        for index, collector in enumerate(self._collectors):
+            if collector.complete:
+                yield from self._completed(index)
+        for message in self._workers:
+            collector = self._collectors[message.image]
+            if collector.failed:
+                continue
+            self._take(message, collector)
+            if collector.complete:
+                yield from self._completed(message.image)
+
+    def _take(self, message: Message, collector: _Collector) -> None:
+        match message:
+            case Extent():
+                collector.add(message)
+                if self.on_progress:
+                    self.on_progress(message.image, message.source_bytes)
+            case StreamEnd():
+                collector.end(message.caveats)
+            case Failure():
+                self._fail(message.error, collector)
+
+    def _completed(self, index: int) -> Iterator[tuple[int, Fingerprints]]:
+        collector = self._collectors[index]
+        if collector.image.runs is not None:
+            try:
+                collector.caveats = collector.image.finish()
+            except ImageError as error:
+                self._fail(error, collector)
+                return
+        yield index, collector.fingerprints()
+        collector.digests = bytearray()
+
+    def _fail(self, error: HvshareError, collector: _Collector) -> None:
+        if self._on_error is None or not isinstance(error, ImageError):
+            raise error
+        collector.fail()
+        self._on_error(error)
+
+    def stop(self) -> None:
+        """End all work, complete or not."""
+        self._workers.stop()
+
+    def __enter__(self) -> Hashing:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+def fingerprint_images(images: Sequence[GuestImage], *, jobs: int | None = None) -> list[Fingerprints]:
+    """Digest all pages of some images.
+
+    Parameters
+    ----------
+    images : sequence of GuestImage
+        Opened images; they stay open.
+    jobs : int, optional
+        Processes at the most; one a processor by default.
+
+    Returns
+    -------
+    list of Fingerprints
+        In the order of the images.
+
+    Raises
+    ------
+    HvshareError
+        If an image cannot be used.
+    """
+    with Hashing(images, jobs=jobs) as hashing:
+        found = dict(hashing)
+    return [found[index] for index in range(len(images))]

@@ -1,0 +1,1 @@
+"""What a guest's memory is, and the formats that store it."""

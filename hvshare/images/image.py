@@ -1,0 +1,115 @@
+"""What a guest's memory is, whatever file stores it."""
+
+from __future__ import annotations
+
+import abc
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from hvshare.caveats import Caveat
+    from hvshare.images.runs import Runs
+
+
+class PageBlock(NamedTuple):
+    """Pages that were just read; their contents are in the caller's buffer until the next block.
+
+    Attributes
+    ----------
+    first_gfn : int
+        Guest frame number of the first page.
+    pages : int
+        How many pages the buffer holds, from its start.
+    source_bytes : int
+        Bytes of the file that were taken up for it.
+    """
+
+    first_gfn: int
+    pages: int
+    source_bytes: int
+
+
+class GuestImage(abc.ABC):
+    """The physical memory of one guest, as runs of pages, read block by block.
+
+    Attributes
+    ----------
+    name : str
+        How reports call the image; `hvshare.open_images` keeps names apart.
+    path : str
+        Where it is, as the user named it; ``-`` is standard input.
+    format : str
+        Name of the format, such as ``raw``.
+    compression : str or None
+        Name of the stream compression around it.
+    runs : Runs or None
+        What is stored, hole or absent; None while only reading to the end can tell.
+    source_bytes : int or None
+        Bytes that reading takes up in all, if that is known.
+    can_reread : bool
+        Whether `blocks` can be called again.
+    file_bytes, allocated_bytes : int or None
+        Length of the file, and what it takes on its disk; None for what is no file.
+    identity : tuple of int or None
+        Device and inode of a file, to tell when an image is given twice.
+    caveats : list of Caveat
+        What was odd when the image was opened.
+    """
+
+    format: str
+    compression: str | None = None
+    runs: Runs | None = None
+    source_bytes: int | None = None
+    can_reread: bool = True
+    file_bytes: int | None = None
+    allocated_bytes: int | None = None
+    identity: tuple[int, int] | None = None
+
+    def __init__(self, name: str, path: str) -> None:
+        self.name = name
+        self.path = path
+        self.caveats: list[Caveat] = []
+
+    @abc.abstractmethod
+    def blocks(self, buffer: memoryview, span: tuple[int, int] | None = None) -> Iterator[PageBlock]:
+        """Read the PRESENT pages into a buffer, one block after another.
+
+        Parameters
+        ----------
+        buffer : memoryview
+            Whole pages of writable bytes. Each block overwrites the one before.
+        span : tuple of int, optional
+            First guest frame number wanted and the one behind the last; everything by default. Images
+            without `runs` are read whole.
+
+        Yields
+        ------
+        PageBlock
+            Blocks in the order in which the file stores them.
+
+        Raises
+        ------
+        ImageError
+            If the image cannot be read, is damaged, or has changed.
+        """
+
+    @abc.abstractmethod
+    def finish(self) -> list[Caveat]:
+        """Tell what reading the image to its end has shown, once its last block was taken.
+
+        Raises
+        ------
+        ImageChangedError
+            If the image changed its size while it was read.
+        """
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Let go of the file."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,160 @@
+"""Runs of guest pages, and what an image knows about each."""
+
+from __future__ import annotations
+
+import enum
+from array import array
+from bisect import bisect_left, bisect_right
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class RunKind(enum.IntEnum):
+    """What an image holds of a page.
+
+    Attributes
+    ----------
+    PRESENT
+        Its contents are stored.
+    ZERO
+        Its contents are not stored and are zero by the definition of the format.
+    ABSENT
+        The guest has the page, the image does not.
+    """
+
+    PRESENT = 0
+    ZERO = 1
+    ABSENT = 2
+
+
+class Run(NamedTuple):
+    """Pages that follow each other in guest-physical memory and are of one kind."""
+
+    first_gfn: int
+    pages: int
+    kind: RunKind
+
+    @property
+    def end_gfn(self) -> int:
+        """The guest frame number just behind the run."""
+        return self.first_gfn + self.pages
+
+
+class Runs:
+    """All runs of one image, in ascending order of guest frame numbers, without overlaps.
+
+    Guest frame numbers that no run covers are no memory of the guest. A run takes 17 bytes, since a
+    fragmented sparse file has millions.
+
+    Examples
+    --------
+    >>> runs = Runs()
+    >>> runs.append(0, 2, RunKind.PRESENT)
+    >>> runs.append(2, 3, RunKind.PRESENT)
+    >>> list(runs), runs.pages_of(RunKind.PRESENT)
+    ([Run(first_gfn=0, pages=5, kind=<RunKind.PRESENT: 0>)], 5)
+    """
+
+    def __init__(self) -> None:
+        self.first_gfns = array("q")
+        self.lengths = array("q")
+        self.kinds = array("b")
+        self._pages = [0, 0, 0]
+
+    def append(self, first_gfn: int, pages: int, kind: RunKind) -> None:
+        """Add a run behind all others, as part of the last one where it continues that.
+
+        Raises
+        ------
+        ValueError
+            If the run is empty or does not lie behind all others.
+        """
+        if pages <= 0 or first_gfn < self.end_gfn:
+            raise ValueError(f"run of {pages} pages at gfn {first_gfn} behind gfn {self.end_gfn}")
+        self._pages[kind] += pages
+        if self.kinds and self.kinds[-1] == kind and self.end_gfn == first_gfn:
+            self.lengths[-1] += pages
+            return
+        self.first_gfns.append(first_gfn)
+        self.lengths.append(pages)
+        self.kinds.append(kind)
+
+    @property
+    def end_gfn(self) -> int:
+        """The guest frame number just behind the last run."""
+        return self.first_gfns[-1] + self.lengths[-1] if self.kinds else 0
+
+    @property
+    def pages(self) -> int:
+        """Pages of the guest, of all kinds."""
+        return sum(self._pages)
+
+    def pages_of(self, kind: RunKind) -> int:
+        """Pages in the runs of one kind."""
+        return self._pages[kind]
+
+    def within(self, low: int, high: int) -> Iterator[Run]:
+        """List the runs, or the parts of them, from one guest frame number up to another.
+
+        Examples
+        --------
+        >>> runs = Runs()
+        >>> runs.append(4, 8, RunKind.PRESENT)
+        >>> [tuple(run) for run in runs.within(6, 99)]
+        [(6, 6, <RunKind.PRESENT: 0>)]
+        """
+        at = slice(max(bisect_right(self.first_gfns, low) - 1, 0), bisect_left(self.first_gfns, high))
+        for first_gfn, pages, kind in zip(self.first_gfns[at], self.lengths[at], self.kinds[at], strict=True):
+            start, end = max(first_gfn, low), min(first_gfn + pages, high)
+            if start < end:
+                yield Run(start, end - start, RunKind(kind))
+
+    def spans(self, pages: int) -> Iterator[tuple[int, int]]:
+        """Cut guest-physical memory into spans that hold about so many PRESENT pages each.
+
+        Parameters
+        ----------
+        pages : int
+            PRESENT pages a span, at the most.
+
+        Yields
+        ------
+        tuple of int
+            First guest frame number of a span and the one behind it; both ends hold a PRESENT page.
+        """
+        start = held = end = 0
+        for run in self:
+            if run.kind != RunKind.PRESENT:
+                continue
+            at = run.first_gfn
+            while at < run.end_gfn:
+                if not held:
+                    start = at
+                take = min(pages - held, run.end_gfn - at)
+                at += take
+                held += take
+                end = at
+                if held == pages:
+                    yield start, end
+                    held = 0
+        if held:
+            yield start, end
+
+    def __len__(self) -> int:
+        return len(self.kinds)
+
+    def __iter__(self) -> Iterator[Run]:
+        for first_gfn, pages, kind in zip(self.first_gfns, self.lengths, self.kinds, strict=True):
+            yield Run(first_gfn, pages, RunKind(kind))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Runs):
+            return NotImplemented
+        return (self.first_gfns, self.lengths, self.kinds) == (other.first_gfns, other.lengths, other.kinds)
+
+    __hash__ = None  # type: ignore[assignment]  # it grows; mypy has no other spelling for "unhashable"
+
+    def __repr__(self) -> str:
+        return f"Runs({list(map(tuple, self))})"

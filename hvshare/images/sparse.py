@@ -1,0 +1,44 @@
+"""Where a sparse file holds data, asked of the file system (lseek(2), SEEK_DATA and SEEK_HOLE)."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def data_extents(fd: int, size: int) -> Iterator[tuple[int, int]]:
+    """List the parts of a file that are no holes, without reading it.
+
+    Parameters
+    ----------
+    fd : int
+        A file that can be seeked. Its offset moves.
+    size : int
+        Bytes of the file.
+
+    Yields
+    ------
+    tuple of int
+        First byte of an extent and the one behind it, ascending. Where the file system knows no holes,
+        the whole file is one extent.
+    """
+    if not hasattr(os, "SEEK_DATA"):
+        yield 0, size
+        return
+    at = 0
+    while at < size:
+        try:
+            start = os.lseek(fd, at, os.SEEK_DATA)
+            end = os.lseek(fd, start, os.SEEK_HOLE)
+        except OSError as error:
+            if error.errno != errno.ENXIO:  # ENXIO: nothing but hole up to the end
+                yield at, size
+            return
+        if start >= size:
+            return
+        yield start, min(end, size)
+        at = end

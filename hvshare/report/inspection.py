@@ -1,0 +1,94 @@
+"""What a file is, for people."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING, Final
+
+from rich.text import Text
+
+from hvshare.images.runs import RunKind
+from hvshare.report.console import add_figure_column, add_name_column, data, data_table, heading
+from hvshare.report.terminal import print_caveats
+from hvshare.units import LARGE_FRAME_SIZE, PAGE_SIZE, format_size
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from hvshare.images.inspection import Inspection
+
+SHOWN_RUNS: Final = 20
+
+
+def print_inspection(inspection: Inspection, console: Console, *, all_runs: bool = False) -> None:
+    """Print what an image is.
+
+    Parameters
+    ----------
+    inspection : Inspection
+        The findings.
+    console : Console
+        Of at least 80 columns.
+    all_runs : bool
+        Show every run, however many there are.
+    """
+    console.print(data(inspection.name, "bold"))
+    console.print(_facts(inspection))
+    console.print()
+    console.print(heading("Runs"))
+    console.print(_runs(inspection, None if all_runs else SHOWN_RUNS))
+    more = len(inspection.runs) - SHOWN_RUNS
+    if more > 0 and not all_runs:
+        console.print(Text(f"… and {more:,} more; --runs shows all", "dim"))
+    print_caveats(inspection.caveats, console)
+
+
+def _facts(inspection: Inspection) -> Table:
+    table = data_table()
+    table.show_header = False
+    table.add_column(no_wrap=True)
+    add_name_column(table, "")
+    runs = inspection.runs
+    table.add_row("path", data(inspection.path))
+    table.add_row("format", f"{inspection.format} (byte N is guest physical address N)")
+    table.add_row("compression", inspection.compression or "none")
+    if inspection.file_bytes is not None:
+        table.add_row("file", _size(inspection.file_bytes))
+    if inspection.allocated_bytes is not None:
+        table.add_row("on disk", _size(inspection.allocated_bytes))
+    table.add_row(
+        "guest memory",
+        f"{_size(inspection.size_bytes)}: {runs.pages:,} pages, "
+        f"{inspection.size_bytes // LARGE_FRAME_SIZE:,} frames of 2 MB",
+    )
+    for kind, words in (
+        (RunKind.PRESENT, "stored"),
+        (RunKind.ZERO, "holes, zero"),
+        (RunKind.ABSENT, "absent"),
+    ):
+        if pages := runs.pages_of(kind):
+            table.add_row(words, _size(pages * PAGE_SIZE))
+    return table
+
+
+def _size(size: int) -> str:
+    return f"{format_size(size)} ({size:,} bytes)"
+
+
+def _runs(inspection: Inspection, most: int | None) -> Table:
+    table = data_table()
+    add_figure_column(table, "First address")
+    add_figure_column(table, "Last address")
+    add_figure_column(table, "Pages")
+    add_figure_column(table, "Size")
+    add_figure_column(table, "Kind", "left")
+    for run in islice(inspection.runs, most):
+        table.add_row(
+            f"{run.first_gfn * PAGE_SIZE:#x}",
+            f"{run.end_gfn * PAGE_SIZE - 1:#x}",
+            f"{run.pages:,}",
+            format_size(run.pages * PAGE_SIZE),
+            run.kind.name,
+        )
+    return table

@@ -1,0 +1,1 @@
+"""Digests to the counts of page sharing."""

@@ -1,0 +1,148 @@
+"""Equal digests held against the bytes: the images are read again and compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from hvshare.caveats import Caveat
+from hvshare.fingerprint.pages import BLOCK_PAGES
+from hvshare.sharing.caveats import DIGESTS_ONLY
+from hvshare.sharing.grouping import repeated_contents
+from hvshare.units import PAGE_SIZE, format_size
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from hvshare.fingerprint.fingerprints import Fingerprints
+    from hvshare.images.image import GuestImage
+    from hvshare.sharing.report import SharingReport
+
+DEFAULT_VERIFY_LIMIT: Final = 128 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """How many pages with equal digests were compared, and what came of it.
+
+    Attributes
+    ----------
+    contents : int
+        Repeated contents that were compared, each with all of its copies.
+    all_contents : int
+        Repeated contents that there are, zero apart; zero pages are told by their bytes anyway.
+    pages : int
+        Pages that were compared with the first copy of their content.
+    unequal : int
+        Pages that differ from it.
+    """
+
+    contents: int
+    all_contents: int
+    pages: int
+    unequal: int
+
+    def noted_in(self, report: SharingReport) -> SharingReport:
+        """Say so in a report, in place of the caveat that digests alone were compared."""
+        others = (caveat for caveat in report.caveats if caveat.code != DIGESTS_ONLY)
+        return replace(report, caveats=(*others, self.caveat()))
+
+    def caveat(self) -> Caveat:
+        """Put it into words."""
+        compared = (
+            f"{self.contents:,} of {self.all_contents:,} repeated contents were compared byte by byte, "
+            f"{self.pages:,} pages ({format_size(self.pages * PAGE_SIZE)}) in all: "
+        )
+        if self.unequal:
+            return Caveat(
+                "unequal-pages",
+                compared
+                + f"{self.unequal:,} pages differ from those of equal digest, so savings are too high "
+                "by about as many frames",
+                "if the image was not written to meanwhile, report this: it should not occur",
+            )
+        if self.contents < self.all_contents:
+            return Caveat(
+                "verified-in-part",
+                compared + "all alike",
+                "raise --verify-limit to compare more contents",
+            )
+        return Caveat("verified", compared + "all alike", "nothing to do")
+
+
+def verify(
+    images: Sequence[GuestImage],
+    fingerprints: Sequence[Fingerprints],
+    report: SharingReport,
+    *,
+    limit: int = DEFAULT_VERIFY_LIMIT,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Verification:
+    """Read images again and compare the bytes of pages with equal digests.
+
+    Parameters
+    ----------
+    images : sequence of GuestImage
+        Opened images that can be read again.
+    fingerprints : sequence of Fingerprints
+        Theirs, in the same order.
+    report : SharingReport
+        What was measured of them.
+    limit : int
+        Bytes of repeated contents to hold in memory, one copy each. Where there are more, those with the
+        smallest digests are taken, a fair sample.
+    on_progress : callable, optional
+        Receives the index of an image and how many more bytes of its file were read.
+
+    Returns
+    -------
+    Verification
+
+    Raises
+    ------
+    ImageError
+        If an image cannot be read again.
+    """
+    sample = repeated_contents([each.digests for each in fingerprints], max(1, limit // PAGE_SIZE))
+    comparison = _Comparison(sample)
+    buffer = memoryview(bytearray(BLOCK_PAGES * PAGE_SIZE))
+    rows = np.frombuffer(buffer, np.uint8).reshape(-1, PAGE_SIZE)
+    for index, (image, each) in enumerate(zip(images, fingerprints, strict=True)):
+        position = 0
+        for block in image.blocks(buffer):
+            comparison.add(rows[: block.pages], each.digests[position : position + block.pages])
+            position += block.pages
+            if on_progress:
+                on_progress(index, block.source_bytes)
+        image.finish()
+    all_contents = sum(each.contents for each in report.copies if each.fewest > 1)
+    return Verification(len(sample), all_contents, comparison.pages, comparison.unequal)
+
+
+class _Comparison:
+    """The first copy of each content of a sample, and what came of comparing others with it."""
+
+    def __init__(self, sample: NDArray[np.uint64]) -> None:
+        self._sample = sample
+        self._first = np.empty((len(sample), PAGE_SIZE), np.uint8)
+        self._held = np.zeros(len(sample), bool)
+        self.pages = 0
+        self.unequal = 0
+
+    def add(self, rows: NDArray[np.uint8], digests: NDArray[np.uint64]) -> None:
+        if not len(self._sample):
+            return
+        content = np.minimum(np.searchsorted(self._sample, digests), len(self._sample) - 1)
+        wanted = np.flatnonzero(self._sample[content] == digests)
+        content = content[wanted]
+        new, first = np.unique(content, return_index=True)
+        first, new = first[~self._held[new]], new[~self._held[new]]
+        self._first[new] = rows[wanted[first]]
+        self._held[new] = True
+        alike = (rows[wanted] == self._first[content]).all(axis=1)
+        self.pages += len(wanted) - len(new)
+        self.unequal += int(np.count_nonzero(~alike))
