@@ -15,7 +15,6 @@ from hvshare.cli.options import (
     chosen_format,
     image_options,
     images_argument,
-    make_talk,
     output_options,
 )
 from hvshare.fingerprint.hashing import Hashing
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 _DEFAULT_TOP = 5
 
 
-@click.command()
+@click.command(short_help="How much sharing would free in one image or in several.")
 @images_argument
 @click.option(
     "--frame",
@@ -46,6 +45,7 @@ _DEFAULT_TOP = 5
     type=click.IntRange(min=0),
     default=_DEFAULT_TOP,
     show_default=True,
+    metavar="N",
     help="How many of the most frequent contents the table shows.",
 )
 @click.option(
@@ -65,6 +65,7 @@ _DEFAULT_TOP = 5
     "-j",
     "--jobs",
     type=click.IntRange(min=1),
+    metavar="N",
     help="Processes that read and hash.  [default: one a processor]",
 )
 @image_options
@@ -102,7 +103,7 @@ def analyze(
       hvshare analyze --format csv -o sharing.csv *.raw.zst
     """
     form = chosen_format(output_format, as_json=as_json)
-    talk = make_talk(quiet=quiet, verbose=verbose, progress=progress)
+    talk = Talk(quiet=quiet, verbose=verbose, progress=progress)
     with (
         open_output(output, paths) as out,
         Inputs(paths, skip=skip_unreadable, talk=talk, **reading) as inputs,
@@ -111,8 +112,11 @@ def analyze(
             _check_rereadable(inputs)
         started = time.monotonic()
         with Hashing(inputs.images, jobs=jobs, on_error=inputs.on_error) as hashing:
-            # Imported here, while the workers read already.
+            # Imported here, because the workers read already.
+            from hvshare.report.console import report_console
             from hvshare.report.machine import image_json_line, pooled_json_line, sharing_csv, sharing_json
+            from hvshare.report.strip import strip_cells
+            from hvshare.report.terminal import print_sharing
             from hvshare.sharing.measure import measure
 
             found: dict[int, Fingerprints] = {}
@@ -126,10 +130,6 @@ def analyze(
         measured = [found[index] for index in sorted(found)]
         talk.tell(_pace(measured, time.monotonic() - started))
         if form == "table":
-            from hvshare.report.console import report_console
-            from hvshare.report.strip import strip_cells
-            from hvshare.report.terminal import print_sharing
-
             console = report_console(out)
             cells = strip_cells(console.width, [each.name for each in measured])
             report = measure(

@@ -8,19 +8,17 @@ import click
 
 from hvshare.cli.options import (
     Inputs,
+    Talk,
     chosen_format,
     image_options,
     images_argument,
-    make_talk,
     output_options,
 )
 from hvshare.errors import ImageError
-from hvshare.images.inspection import Inspection
-from hvshare.images.inspection import inspect as inspect_image
 from hvshare.report.output import open_output
 
 
-@click.command()
+@click.command(short_help="What a memory image is.")
 @images_argument
 @click.option("--runs", "all_runs", is_flag=True, help="Show all runs, however many there are.")
 @image_options
@@ -52,11 +50,14 @@ def inspect(
       hvshare inspect --runs sparse.raw
     """
     form = chosen_format(output_format, as_json=as_json)
-    talk = make_talk(quiet=quiet, verbose=verbose, progress=progress)
+    talk = Talk(quiet=quiet, verbose=verbose, progress=progress)
     with (
         open_output(output, paths) as out,
         Inputs(paths, skip=skip_unreadable, talk=talk, **reading) as inputs,
     ):
+        from hvshare.images.inspection import Inspection
+        from hvshare.images.inspection import inspect as inspect_image
+
         found: dict[int, Inspection] = {}
         with talk.reading("Reading", inputs.total_bytes) as on_progress:
             for index, image in enumerate(inputs.images):

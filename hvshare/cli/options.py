@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -52,25 +51,27 @@ class FrameSizeType(SizeType):
         return check_frame_size(size)
 
 
-@dataclass(frozen=True)
 class Talk:
     """What to say on standard error, beside the result.
 
-    Attributes
+    Parameters
     ----------
     quiet, verbose : bool
         Say nothing but errors, or say more.
-    progress : bool
-        Show a bar while reading.
+    progress : bool or None
+        Show a bar while reading; by default if standard error is a terminal, and not in CI.
     """
 
-    quiet: bool
-    verbose: bool
-    progress: bool
+    def __init__(self, *, quiet: bool, verbose: bool, progress: bool | None) -> None:
+        if progress is None:
+            progress = sys.stderr.isatty() and not os.environ.get("CI")
+        self._quiet = quiet
+        self._verbose = verbose
+        self._progress = progress and not quiet
 
     def warn(self, message: str) -> None:
         """Say something that bears on the result, unless told to be quiet."""
-        if not self.quiet:
+        if not self._quiet:
             click.echo(f"hvshare: warning: {printable(message)}", err=True)
 
     @contextlib.contextmanager
@@ -78,7 +79,7 @@ class Talk:
         self, description: str, total_bytes: int | None
     ) -> Iterator[Callable[[int, int], None] | None]:
         """Show progress for as long as something is read; gives what to call on the way."""
-        if not self.progress:
+        if not self._progress:
             yield None
             return
         from hvshare.report.progress import ReadingProgress
@@ -88,7 +89,7 @@ class Talk:
 
     def tell(self, message: str) -> None:
         """Say something that only the curious want to know."""
-        if self.verbose:
+        if self._verbose:
             click.echo(f"hvshare: {printable(message)}", err=True)
 
 
@@ -160,13 +161,6 @@ def output_options(*formats: str) -> Callable[[Command], Command]:
         return command
 
     return add
-
-
-def make_talk(*, quiet: bool, verbose: bool, progress: bool | None) -> Talk:
-    """Decide what is said on standard error."""
-    if progress is None:
-        progress = sys.stderr.isatty() and not os.environ.get("CI")
-    return Talk(quiet, verbose, progress and not quiet)
 
 
 def chosen_format(output_format: str, *, as_json: bool) -> str:

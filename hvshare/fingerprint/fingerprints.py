@@ -141,7 +141,8 @@ class Fingerprints:
                 gfns = present.gfns(low, high)
                 slots = np.full(len(wanted) * pages, ZERO_DIGEST, np.uint64)
                 slots[np.searchsorted(wanted, gfns // pages) * pages + gfns % pages] = self.digests[low:high]
-            parts.append(_digest_frames(slots.reshape(-1, pages)[whole]))
+            rows = slots.reshape(-1, pages)
+            parts.append(_digest_frames(rows if whole.all() else rows[whole]))
         return np.concatenate(parts)
 
 
@@ -149,7 +150,7 @@ def _digest_frames(rows: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Digest frames from the digests of their pages, a row each."""
     digests = np.full(len(rows), ZERO_DIGEST, np.uint64)
     nonzero = (rows != np.uint64(ZERO_DIGEST)).any(axis=1)
-    contents = rows[nonzero].astype("<u8", copy=False)
+    contents = (rows if nonzero.all() else rows[nonzero]).astype("<u8", copy=False)
     found = np.fromiter(map(xxh3_64_intdigest, contents), np.uint64, len(contents))
     found[found == np.uint64(ZERO_DIGEST)] = told_from_zero(ZERO_DIGEST)
     digests[nonzero] = found

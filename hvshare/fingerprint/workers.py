@@ -1,19 +1,23 @@
 """Images to digests on all cores: tasks, the processes that do them, and a clean end.
 
-Processes are forked, so they start in milliseconds and inherit opened pipes. They are forked before numpy
-is imported, because they do not need it. Where there is no safe fork (any system but Linux, or a caller
-that is a daemonic process itself) everything is done in the calling process.
+Processes are forked, so they start in a millisecond and inherit opened pipes. They are forked before numpy
+is imported, because they do not need it, and by `os.fork`, because importing `multiprocessing` alone takes
+as long as hashing 64 MiB. On other systems than Linux, where a fork may break libraries of the system,
+everything is done in the calling process.
 """
 
 from __future__ import annotations
 
-import multiprocessing
+import contextlib
+import fcntl
 import os
+import pickle
+import selectors
 import signal
+import struct
 import sys
 from array import array
-from multiprocessing.connection import wait
-from typing import TYPE_CHECKING, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from hvshare.errors import HvshareError, UnreadableImageError, WorkerError
 from hvshare.fingerprint.pages import BlockBuffer, digest_pages
@@ -21,13 +25,13 @@ from hvshare.images.runs import RunKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from multiprocessing.connection import Connection
-    from multiprocessing.process import BaseProcess
 
     from hvshare.caveats import Caveat
     from hvshare.images.image import GuestImage
 
-_EXTENT_PAGES: Final = 4096
+_EXTENT_PAGES: Final = 8192
+_PIPE_BYTES: Final = 1 << 20
+_LENGTH: Final = struct.Struct("=Q")
 _MOST_TASKS: Final = 8192  # 4 bytes each: they fit in the buffer of a pipe
 _WORTH_FORKING: Final = 16384  # pages; below 64 MiB a process takes longer to start than to work
 
@@ -123,7 +127,7 @@ def perform(task: Task, images: Sequence[GuestImage], buffer: BlockBuffer) -> It
     Yields
     ------
     Extent
-        At least one for every 16 MiB of contents.
+        At least one for every 32 MiB of contents.
     StreamEnd
         At the end of an image that is read whole.
     Failure
@@ -152,6 +156,48 @@ def perform(task: Task, images: Sequence[GuestImage], buffer: BlockBuffer) -> It
         yield Failure(task.image, UnreadableImageError(error.strerror or str(error), path=image.path))
 
 
+class _Worker:
+    """The process of a worker, as the main process sees it: what it is called and what it has to say."""
+
+    def __init__(self, pid: int, receiver: int) -> None:
+        self.pid = pid
+        self.receiver = receiver
+        self._received = bytearray()
+
+    def messages(self) -> Iterator[Message]:
+        """Take what the worker has sent; an end of it raises EOFError."""
+        received = os.read(self.receiver, _PIPE_BYTES)
+        if not received:
+            raise EOFError
+        self._received += received
+        while len(self._received) >= _LENGTH.size:
+            end = _LENGTH.size + _LENGTH.unpack_from(self._received)[0]
+            if len(self._received) < end:
+                return
+            message: Message = pickle.loads(self._received[_LENGTH.size : end])  # noqa: S301  # of our own
+            del self._received[:end]
+            yield message
+
+    def check_ended_well(self) -> None:
+        """Raise unless the process has done all it could."""
+        status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        self.pid = 0
+        if status:
+            ended = f"signal {-status}" if status < 0 else f"status {status}"
+            raise WorkerError(
+                f"a worker process ended with {ended} before its work was done",
+                advice="see the kernel log for why, and try --jobs 1",
+            )
+
+    def stop(self) -> None:
+        """End the process, whatever it is doing."""
+        os.close(self.receiver)
+        if self.pid:
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+            self.pid = 0
+
+
 class Workers:
     """The messages of all tasks, as they come, from as many processes as it takes.
 
@@ -176,12 +222,11 @@ class Workers:
     def __init__(self, images: Sequence[GuestImage], jobs: int | None = None) -> None:
         self._images = images
         self._tasks = plan(images)
-        self._processes: list[BaseProcess] = []
-        self._receivers: list[Connection] = []
+        self._workers: list[_Worker] = []
         streams = sum(task.span is None for task in self._tasks)
         pages = sum(task.pages for task in self._tasks)
         count = min(jobs or default_jobs(), len(self._tasks))
-        if count > 1 and (streams or pages >= _WORTH_FORKING) and _can_fork():
+        if count > 1 and (streams or pages >= _WORTH_FORKING) and sys.platform == "linux":
             self._start(count)
 
     def _start(self, count: int) -> None:
@@ -189,72 +234,78 @@ class Workers:
         read_end, write_end = os.pipe()
         os.write(write_end, array("I", range(len(self._tasks))).tobytes())
         os.close(write_end)
-        context = multiprocessing.get_context("fork")
         # A worker must not see Ctrl-C before it ignores it: the terminal sends it to the whole group.
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         try:
             for _ in range(count):
-                receiver, sender = context.Pipe(duplex=False)
-                self._receivers.append(receiver)
-                process = context.Process(target=self._work, args=(read_end, sender), daemon=True)
-                process.start()
-                self._processes.append(process)
-                sender.close()
+                self._workers.append(self._fork(read_end))
         except OSError as error:
             self.stop()
             raise WorkerError(
                 f"worker processes cannot be started ({error.strerror})", advice="try fewer --jobs"
             ) from error
-        except BaseException:
-            self.stop()
-            raise
         finally:
             os.close(read_end)
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
-    def _work(self, read_end: int, sender: Connection) -> None:
+    def _fork(self, read_end: int) -> _Worker:
+        receiver, sender = os.pipe()
+        # Room for the digests of 512 MiB, so that workers go on while the main process is busy.
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(sender, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        pid = os.fork()
+        if pid:
+            os.close(sender)
+            return _Worker(pid, receiver)
+        status = 1
+        try:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
+            # With copies of these open, a worker would not notice that the main process is gone.
+            for each in (receiver, *(worker.receiver for worker in self._workers)):
+                os.close(each)
+            self._work(read_end, sender)
+            status = 0
+        finally:
+            # What the main process has buffered and registered for its end is not this process's to do.
+            os._exit(status)
+
+    def _work(self, read_end: int, sender: int) -> None:
         """Do tasks in a process of its own until there are no more."""
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        # With these copies open, a worker would not notice that the main process is gone.
-        for receiver in self._receivers:
-            receiver.close()
         buffer = BlockBuffer()
         task = Task(0, None, 0, 0)
         try:
             while number := os.read(read_end, 4):
                 task = self._tasks[int.from_bytes(number, sys.byteorder)]
                 for message in perform(task, self._images, buffer):
-                    sender.send(message)
+                    _send(sender, message)
         except BrokenPipeError:
             return
         except Exception as error:  # noqa: BLE001  # a defect: told by the main process, not by a traceback
-            sender.send(Failure(task.image, WorkerError(f"{type(error).__name__}: {error}")))
+            _send(sender, Failure(task.image, WorkerError(f"{type(error).__name__}: {error}")))
 
     def __iter__(self) -> Iterator[Message]:
-        if not self._processes:
+        if not self._workers:
             buffer = BlockBuffer()
             for task in self._tasks:
                 yield from perform(task, self._images, buffer)
             return
-        open_receivers = dict(zip(self._receivers, self._processes, strict=True))
-        while open_receivers:
-            for receiver in wait(list(open_receivers)):
-                connection = cast("Connection", receiver)
-                try:
-                    yield connection.recv()
-                except EOFError:
-                    _check_ended_well(open_receivers.pop(connection))
+        with selectors.DefaultSelector() as selector:
+            for worker in self._workers:
+                selector.register(worker.receiver, selectors.EVENT_READ, worker)
+            while selector.get_map():
+                for key, _ in selector.select():
+                    try:
+                        yield from key.data.messages()
+                    except EOFError:
+                        selector.unregister(key.fd)
+                        key.data.check_ended_well()
 
     def stop(self) -> None:
         """End all processes, whatever they are doing."""
-        for process in self._processes:
-            process.kill()
-        for process in self._processes:
-            process.join()
-        for receiver in self._receivers:
-            receiver.close()
+        while self._workers:
+            self._workers.pop().stop()
 
     def __enter__(self) -> Workers:
         return self
@@ -263,13 +314,8 @@ class Workers:
         self.stop()
 
 
-def _can_fork() -> bool:
-    return sys.platform == "linux" and not multiprocessing.current_process().daemon
-
-
-def _check_ended_well(process: BaseProcess) -> None:
-    process.join()
-    if process.exitcode:
-        ended = f"signal {-process.exitcode}" if process.exitcode < 0 else f"status {process.exitcode}"
-        advice = "see the kernel log for why" if process.exitcode < 0 else "try --jobs 1"
-        raise WorkerError(f"a worker process ended with {ended} before its work was done", advice=advice)
+def _send(sender: int, message: Message) -> None:
+    content = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
+    unsent = memoryview(_LENGTH.pack(len(content)) + content)
+    while unsent:
+        unsent = unsent[os.write(sender, unsent) :]

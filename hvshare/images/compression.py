@@ -6,7 +6,6 @@ Recognised by the magic numbers of RFC 1952 (gzip), the bzip2 source (``BZ_HDR_h
 
 from __future__ import annotations
 
-import re
 import struct
 import sys
 import zlib
@@ -101,18 +100,19 @@ class Compression(NamedTuple):
     """A compression that can be read."""
 
     name: str
-    magic: re.Pattern[bytes]
+    magics: tuple[bytes, ...]
     decoder: Callable[[], Decoder]
 
 
+_BZIP2_LEVELS: Final = tuple(b"BZh%d" % level for level in range(1, 10))
+_BZIP2_BLOCKS: Final = (b"\x31\x41\x59\x26\x53\x59", b"\x17\x72\x45\x38\x50\x90")
+
 COMPRESSIONS: Final = (
-    Compression("gzip", re.compile(rb"\x1f\x8b\x08"), _GzipDecoder),
-    Compression(
-        "bzip2", re.compile(rb"BZh[1-9](?:\x31\x41\x59\x26\x53\x59|\x17\x72\x45\x38\x50\x90)"), _bzip2
-    ),
-    Compression("xz", re.compile(rb"\xfd7zXZ\x00"), _xz),
-    Compression("zstd", re.compile(rb"\x28\xb5\x2f\xfd"), _zstd),
-    Compression("lz4", re.compile(rb"\x04\x22\x4d\x18"), _lz4),
+    Compression("gzip", (b"\x1f\x8b\x08",), _GzipDecoder),
+    Compression("bzip2", tuple(level + block for level in _BZIP2_LEVELS for block in _BZIP2_BLOCKS), _bzip2),
+    Compression("xz", (b"\xfd7zXZ\x00",), _xz),
+    Compression("zstd", (b"\x28\xb5\x2f\xfd",), _zstd),
+    Compression("lz4", (b"\x04\x22\x4d\x18",), _lz4),
 )
 
 
@@ -130,7 +130,7 @@ def recognise_compression(head: bytes) -> Compression | None:
     # Parallel compressors put skippable frames in front: 0x184D2A50 to 0x184D2A5F, then the length.
     while (frame := head[at : at + 8])[1:4] == b"\x2a\x4d\x18" and frame[0] >> 4 == 5 and len(frame) == 8:
         at += 8 + struct.unpack_from("<I", frame, 4)[0]
-    return next((each for each in COMPRESSIONS if each.magic.match(head, at)), None)
+    return next((each for each in COMPRESSIONS if head.startswith(each.magics, at)), None)
 
 
 class DecompressedStream:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _BUFFER_PAGES: Final = 512
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Inspection:
     """What a person would check of an image before trusting it.
 

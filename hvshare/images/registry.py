@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import PurePath
 from typing import TYPE_CHECKING, Final
 
 from hvshare.caveats import Caveat
@@ -119,10 +118,10 @@ def default_names(paths: Sequence[str]) -> list[str]:
     >>> default_names(["x.raw", "x.raw"])
     ['x.raw', 'x.raw (2)']
     """
-    parts = [PurePath(path).parts if path != "-" else ("stdin",) for path in paths]
+    parts = [["stdin"] if path == "-" else [part for part in path.split("/") if part] for path in paths]
     depths = [1] * len(paths)
     while True:
-        names = [str(PurePath(*part[-depth:])) for part, depth in zip(parts, depths, strict=True)]
+        names = ["/".join(part[-depth:]) for part, depth in zip(parts, depths, strict=True)]
         seen = Counter(names)
         longer = [
             depth + (seen[name] > 1 and depth < len(part))

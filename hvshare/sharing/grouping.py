@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import enum
 import heapq
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
 from hvshare.fingerprint.pages import ZERO_DIGEST
+from hvshare.fingerprint.workers import default_jobs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -123,8 +125,15 @@ def group(
         Over all contents but zero.
     """
     total = Groups(np.zeros(len(vms), np.int64))
-    for parts in _ranges(vms):
-        total.add(count_range(parts, top=top, classes=classes), top)
+    bits = _range_bits(vms)
+
+    def count(number: int) -> Groups:
+        return count_range(_select(vms, number, bits), top=top, classes=classes)
+
+    # Threads, since numpy lets go of the interpreter while it sorts and selects.
+    with ThreadPoolExecutor(default_jobs()) as pool:
+        for groups in pool.map(count, range(1 << bits)):
+            total.add(groups, top)
     return total
 
 
@@ -145,8 +154,9 @@ def repeated_contents(vms: Sequence[NDArray[np.uint64]], most: int) -> NDArray[n
         Digests, ascending.
     """
     found = [np.empty(0, np.uint64)]
-    for parts in _ranges(vms):
-        digests = np.sort(np.concatenate([part.digests for part in parts]))
+    bits = _range_bits(vms)
+    for number in range(1 << bits):
+        digests = np.sort(np.concatenate([part.digests for part in _select(vms, number, bits)]))
         starts = _starts(digests)
         found.append(digests[starts[np.diff(np.append(starts, len(digests))) > 1]])
         if sum(map(len, found)) >= most:
@@ -200,17 +210,19 @@ def count_range(
     return groups
 
 
-def _ranges(vms: Sequence[NDArray[np.uint64]]) -> Iterator[list[VmDigests]]:
-    """Give the digests of each VM, zero apart, range by range in ascending order."""
+def _range_bits(vms: Sequence[NDArray[np.uint64]]) -> int:
+    """Choose how many leading bits of a digest tell its range, so that ranges stay small."""
     total = sum(map(len, vms))
     size = max(_RANGE_DIGESTS, total // _MOST_RANGES)
-    bits = max(0, (-(-total // size) - 1).bit_length())
-    for number in range(1 << bits):
-        yield [_select(digests, number, bits) for digests in vms]
+    return max(0, (-(-total // size) - 1).bit_length())
 
 
-def _select(digests: NDArray[np.uint64], number: int, bits: int) -> VmDigests:
-    """Take the digests whose first bits are a number, zero apart."""
+def _select(vms: Sequence[NDArray[np.uint64]], number: int, bits: int) -> list[VmDigests]:
+    """Take the digests of each VM whose leading bits are a number, zero apart."""
+    return [_select_one(digests, number, bits) for digests in vms]
+
+
+def _select_one(digests: NDArray[np.uint64], number: int, bits: int) -> VmDigests:
     low, span = np.uint64(number << 64 - bits if bits else 0), np.uint64((1 << 64 - bits) - 1)
     found = []
     for start in range(0, len(digests), _CHUNK):

@@ -37,7 +37,7 @@ _CLASSES = ((PageClass.ZERO, PageKind.ZERO), (PageClass.SELF, PageKind.SELF),
             (PageClass.INTER, PageKind.INTER), (PageClass.UNIQUE, PageKind.UNIQUE))  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class MemoryMap:
     """The pages of one image by kind, in all and along guest-physical memory.
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from hvshare.sharing.memory_map import MemoryMap
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ImageSharing:
     """What one image holds and what it could share with itself.
 
@@ -43,7 +43,7 @@ class ImageSharing:
     counts: Mapping[int, Counts]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class CopiesBin:
     """Contents, zero apart, that occur between so many and so many times.
 
@@ -61,7 +61,7 @@ class CopiesBin:
     pages: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class DescribedContent:
     """One of the most frequent contents.
 
@@ -89,7 +89,7 @@ class DescribedContent:
     first_bytes: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class SharingReport:
     """What sharing would free in some images, taken as one sharing domain.
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 DEFAULT_VERIFY_LIMIT: Final = 128 << 20
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Verification:
     """How many pages with equal digests were compared, and what came of it.
 

@@ -1,0 +1,49 @@
+# Everything that a user or a developer runs. `make help` lists it.
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check docs bench samples clean
+
+help: ## show this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
+
+demo: $(VENV)/installed ## install into a virtual environment and analyze sample_dumps/
+	$(RUN)/hvshare analyze sample_dumps/*.raw.bz2
+
+test: $(VENV)/installed-dev ## run all tests
+	$(RUN)/python -m pytest
+
+check: $(VENV)/installed-dev ## lint, types, import rules, docs in step
+	$(RUN)/ruff check .
+	$(RUN)/ruff format --check .
+	$(RUN)/mypy
+	$(RUN)/lint-imports
+	$(RUN)/python docs/make_cli_reference.py --check
+	$(RUN)/python sample_dumps/make_samples.py --check
+
+docs: $(VENV)/installed-dev ## write docs/cli.md from the help texts
+	$(RUN)/python docs/make_cli_reference.py
+
+bench: $(VENV)/installed-dev ## measure speed and memory beside other tools
+	$(RUN)/python -m tests.benchmarks.bench_analyze
+
+samples: $(VENV)/installed ## make sample_dumps/ again from its seed
+	$(RUN)/python sample_dumps/make_samples.py
+
+clean: ## remove the virtual environment and all caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find hvshare tests docs sample_dumps -name __pycache__ -type d -exec rm -rf {} +
+
+$(VENV)/installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "hvshare needs Python 3.11 or newer; name one with: make PYTHON=python3.12 ..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(RUN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(RUN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
