@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 
 
@@ -13,10 +14,10 @@ def main() -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # A command is over before garbage in cycles would matter; looking for it takes a twentieth of its time.
     gc.disable()
-    try:
-        from hvshare.cli.running import run
-    except KeyboardInterrupt:
-        sys.exit(130)
+    # Interrupts wait while modules are imported, and again while the interpreter ends.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    from hvshare.cli.running import run
+
     code = run()
     gc.freeze()
     sys.exit(code)

@@ -83,5 +83,9 @@ class OutputError(HvshareError):
     """A result could not be written."""
 
 
+class NoReaderError(OutputError):
+    """Whoever read the result is gone."""
+
+
 class SizeError(HvshareError, ValueError):
     """A size or frame size that cannot be used."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from hvshare.cli.interrupts import deferred_interrupts
 from hvshare.cli.options import (
     FrameSizeType,
     Inputs,
@@ -112,12 +114,18 @@ def analyze(
             _check_rereadable(inputs)
         started = time.monotonic()
         with Hashing(inputs.images, jobs=jobs, on_error=inputs.on_error) as hashing:
-            # Imported here, because the workers read already.
-            from hvshare.report.console import report_console
-            from hvshare.report.machine import image_json_line, pooled_json_line, sharing_csv, sharing_json
-            from hvshare.report.strip import strip_cells
-            from hvshare.report.terminal import print_sharing
-            from hvshare.sharing.measure import measure
+            with deferred_interrupts():
+                # Imported here, because the workers read already.
+                from hvshare.report.console import report_console, write_report
+                from hvshare.report.machine import (
+                    image_json_line,
+                    pooled_json_line,
+                    sharing_csv,
+                    sharing_json,
+                )
+                from hvshare.report.strip import strip_cells
+                from hvshare.report.terminal import print_sharing
+                from hvshare.sharing.measure import measure
 
             found: dict[int, Fingerprints] = {}
             with talk.reading("Reading", inputs.total_bytes) as hashing.on_progress:
@@ -146,7 +154,7 @@ def analyze(
             report = _verified(report, measured, inputs, verify_limit, talk)
         match form:
             case "table":
-                print_sharing(report, console)
+                write_report(console, partial(print_sharing, report))
             case "json":
                 out.write(sharing_json(report))
             case "jsonl":
@@ -167,7 +175,8 @@ def _check_rereadable(inputs: Inputs) -> None:
 def _verified(
     report: SharingReport, measured: list[Fingerprints], inputs: Inputs, limit: int, talk: Talk
 ) -> SharingReport:
-    from hvshare.sharing.verification import verify
+    with deferred_interrupts():
+        from hvshare.sharing.verification import verify
 
     with talk.reading("Comparing", inputs.total_bytes) as on_progress:
         verification = verify(inputs.images, measured, report, limit=limit, on_progress=on_progress)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import click
 
+from hvshare.cli.interrupts import deferred_interrupts
 from hvshare.cli.options import (
     Inputs,
     Talk,
@@ -55,8 +57,12 @@ def inspect(
         open_output(output, paths) as out,
         Inputs(paths, skip=skip_unreadable, talk=talk, **reading) as inputs,
     ):
-        from hvshare.images.inspection import Inspection
-        from hvshare.images.inspection import inspect as inspect_image
+        with deferred_interrupts():
+            from hvshare.images.inspection import Inspection
+            from hvshare.images.inspection import inspect as inspect_image
+            from hvshare.report.console import report_console, write_report
+            from hvshare.report.inspection import print_inspections
+            from hvshare.report.machine import inspection_json
 
         found: dict[int, Inspection] = {}
         with talk.reading("Reading", inputs.total_bytes) as on_progress:
@@ -69,16 +75,8 @@ def inspect(
                     inputs.on_error(error)
         inputs.keep(list(found))
         if form == "json":
-            from hvshare.report.machine import inspection_json
-
             out.write(inspection_json(found.values()))
         else:
-            from hvshare.report.console import report_console
-            from hvshare.report.inspection import print_inspection
-
-            console = report_console(out)
-            for number, inspection in enumerate(found.values()):
-                if number:
-                    console.print()
-                print_inspection(inspection, console, all_runs=all_runs)
+            show = partial(print_inspections, list(found.values()), all_runs=all_runs)
+            write_report(report_console(out), show)
     ctx.exit(inputs.exit_code)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hvshare.caveats import Caveat
+from hvshare.cli.interrupts import deferred_interrupts
 from hvshare.errors import ImageError, SizeError, UnreadableImageError
 from hvshare.images.registry import IMAGE_FORMATS, open_images
 from hvshare.images.runs import RunKind
@@ -82,7 +83,8 @@ class Talk:
         if not self._progress:
             yield None
             return
-        from hvshare.report.progress import ReadingProgress
+        with deferred_interrupts():
+            from hvshare.report.progress import ReadingProgress
 
         with ReadingProgress(description, total_bytes) as bar:
             yield lambda _image, count: bar.advance(count)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final, NoReturn
 import click
 
 from hvshare.cli.commands import hvshare
-from hvshare.errors import HvshareError
+from hvshare.cli.interrupts import allowed_interrupts
+from hvshare.errors import HvshareError, NoReaderError
 from hvshare.report.text import printable
 
 if TYPE_CHECKING:
@@ -20,6 +21,10 @@ EXIT_UNUSABLE: Final = 1
 EXIT_INTERRUPTED: Final = 128 + signal.SIGINT
 EXIT_NO_READER: Final = 128 + signal.SIGPIPE
 EXIT_TERMINATED: Final = 128 + signal.SIGTERM
+
+
+class _TerminatedError(BaseException):
+    """SIGTERM has come; nothing but the end of the command may catch it."""
 
 
 def run(arguments: list[str] | None = None) -> int:
@@ -42,18 +47,21 @@ def run(arguments: list[str] | None = None) -> int:
         # A name that the terminal's encoding lacks is shown escaped rather than ending the report.
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
-        return hvshare.main(arguments, prog_name="hvshare", standalone_mode=False) or 0
+        with allowed_interrupts():
+            return hvshare.main(arguments, prog_name="hvshare", standalone_mode=False) or 0
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except HvshareError as error:
-        return _failed(str(error))
-    except (click.Abort, KeyboardInterrupt):
-        return _say("interrupted", EXIT_INTERRUPTED)
-    except BrokenPipeError:
+    except NoReaderError:
         # The interpreter would complain when it flushes standard output at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_NO_READER
+    except HvshareError as error:
+        return _failed(str(error))
+    except _TerminatedError:
+        return EXIT_TERMINATED
+    except (click.Abort, KeyboardInterrupt):
+        return _say("interrupted", EXIT_INTERRUPTED)
     except MemoryError:
         return _failed("out of memory; give it fewer images at once, or fewer --jobs")
     except Exception as error:
@@ -75,4 +83,4 @@ def _say(message: str, code: int) -> int:
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
-    raise SystemExit(EXIT_TERMINATED)
+    raise _TerminatedError

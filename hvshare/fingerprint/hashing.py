@@ -101,10 +101,11 @@ class Hashing:
         on_error: Callable[[ImageError], None] | None = None,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> None:
-        self._collectors = [_Collector(image) for image in images]
         self._on_error = on_error
         self.on_progress = on_progress
+        # Workers first: what is in memory when they are forked is in theirs as well.
         self._workers = Workers(images, jobs)
+        self._collectors = [_Collector(image) for image in images]
 
     def __iter__(self) -> Iterator[tuple[int, Fingerprints]]:
         """Give the index of each image and its fingerprints, in the order in which they are complete.

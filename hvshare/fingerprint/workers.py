@@ -237,16 +237,20 @@ class Workers:
         # A worker must not see Ctrl-C before it ignores it: the terminal sends it to the whole group.
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         try:
-            for _ in range(count):
-                self._workers.append(self._fork(read_end))
+            try:
+                for _ in range(count):
+                    self._workers.append(self._fork(read_end))
+            finally:
+                os.close(read_end)
+                signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         except OSError as error:
             self.stop()
             raise WorkerError(
                 f"worker processes cannot be started ({error.strerror})", advice="try fewer --jobs"
             ) from error
-        finally:
-            os.close(read_end)
-            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        except BaseException:
+            self.stop()
+            raise
 
     def _fork(self, read_end: int) -> _Worker:
         receiver, sender = os.pipe()
@@ -261,7 +265,7 @@ class Workers:
         try:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
+            signal.pthread_sigmask(signal.SIG_SETMASK, set())
             # With copies of these open, a worker would not notice that the main process is gone.
             for each in (receiver, *(worker.receiver for worker in self._workers)):
                 os.close(each)

@@ -122,7 +122,7 @@ def default_names(paths: Sequence[str]) -> list[str]:
     depths = [1] * len(paths)
     while True:
         names = ["/".join(part[-depth:]) for part, depth in zip(parts, depths, strict=True)]
-        seen = Counter(names)
+        seen = Counter(name for name, _ in {*zip(names, paths, strict=True)})
         longer = [
             depth + (seen[name] > 1 and depth < len(part))
             for name, part, depth in zip(names, parts, depths, strict=True)

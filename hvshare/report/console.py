@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import IO, TYPE_CHECKING, Final
 
 from rich import box
@@ -12,7 +13,11 @@ from rich.text import Text
 from hvshare.report.text import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rich.console import JustifyMethod
+
+_LAST_BLANKS: Final = re.compile(r" +$", re.MULTILINE)
 
 LEAST_WIDTH: Final = 80
 """Columns that tables are right at; a narrower terminal wraps them."""
@@ -34,6 +39,21 @@ def report_console(file: IO[str], *, width: int | None = None) -> Console:
     return console
 
 
+def write_report(console: Console, show: Callable[[Console], None]) -> None:
+    """Print a whole report, without the blanks that fill its lines up to the width.
+
+    Parameters
+    ----------
+    console : Console
+        Where to print.
+    show : callable
+        Prints the report on the console that it is given.
+    """
+    with console.capture() as capture:
+        show(console)
+    console.file.write(_LAST_BLANKS.sub("", capture.get()))
+
+
 def data(text: str, style: str = "") -> Text:
     """Take text from outside as data."""
     return Text(printable(text), style=style, overflow="fold")
@@ -46,7 +66,10 @@ def heading(text: str) -> Text:
 
 def data_table() -> Table:
     """Make an empty table."""
-    return Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="dim")
+    # Two columns between figures: with three, the widest table would not fit in 80.
+    return Table(
+        box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="dim"
+    )
 
 
 def add_name_column(table: Table, title: str, least: int = 10) -> None:

@@ -13,6 +13,8 @@ from hvshare.report.terminal import print_caveats
 from hvshare.units import LARGE_FRAME_SIZE, PAGE_SIZE, format_size
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import Console
     from rich.table import Table
 
@@ -21,18 +23,25 @@ if TYPE_CHECKING:
 SHOWN_RUNS: Final = 20
 
 
-def print_inspection(inspection: Inspection, console: Console, *, all_runs: bool = False) -> None:
-    """Print what an image is.
+def print_inspections(inspections: Sequence[Inspection], console: Console, *, all_runs: bool = False) -> None:
+    """Print what some images are, one below the other.
 
     Parameters
     ----------
-    inspection : Inspection
+    inspections : sequence of Inspection
         The findings.
     console : Console
         Of at least 80 columns.
     all_runs : bool
         Show every run, however many there are.
     """
+    for number, inspection in enumerate(inspections):
+        if number:
+            console.print()
+        _print_inspection(inspection, console, all_runs=all_runs)
+
+
+def _print_inspection(inspection: Inspection, console: Console, *, all_runs: bool) -> None:
     console.print(data(inspection.name, "bold"))
     console.print(_facts(inspection))
     console.print()

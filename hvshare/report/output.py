@@ -6,7 +6,7 @@ import contextlib
 import sys
 from typing import IO, TYPE_CHECKING
 
-from hvshare.errors import OutputError
+from hvshare.errors import NoReaderError, OutputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -33,7 +33,7 @@ def open_output(path: str | None, inputs: Sequence[str] = ()) -> Iterator[IO[str
     ------
     OutputError
         If the file cannot be written, or is one of the inputs.
-    BrokenPipeError
+    NoReaderError
         If whoever read standard output is gone.
     """
     if path is None:
@@ -51,8 +51,8 @@ def open_output(path: str | None, inputs: Sequence[str] = ()) -> Iterator[IO[str
 def _told(place: str) -> Iterator[None]:
     try:
         yield
-    except BrokenPipeError:
-        raise
+    except BrokenPipeError as error:
+        raise NoReaderError("nobody reads the result any more", path=place) from error
     except OSError as error:
         raise OutputError(
             f"the result could not be written ({error.strerror or error})",

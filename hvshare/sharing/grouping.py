@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-_RANGE_DIGESTS: Final = 1 << 18
-_MOST_RANGES: Final = 16
-_CHUNK: Final = 1 << 18
+_RANGE_DIGESTS: Final = 1 << 17
+_MOST_RANGES: Final = 32
+_CHUNK: Final = 1 << 16
 
 
 class PageClass(enum.IntEnum):
@@ -201,9 +201,11 @@ def count_range(
     else:
         groups.distinct_of[0] = len(starts)
     groups.distinct = len(starts)
-    bins = np.frexp(copies.astype(np.float64))[1] - 1
+    repeated = copies[copies > 1]
+    bins = np.frexp(repeated)[1] - 1
     groups.contents_by_copies = np.bincount(bins, minlength=64)
-    groups.frames_by_copies = np.bincount(bins, weights=copies, minlength=64).astype(np.int64)
+    groups.frames_by_copies = np.bincount(bins, weights=repeated, minlength=64).astype(np.int64)
+    groups.contents_by_copies[0] = groups.frames_by_copies[0] = len(copies) - len(repeated)
     groups.frequent = _frequent(vms, ends, order, digests, starts, copies, groups.contents_by_copies, top)
     if classes is not None:
         _classify(vms, ends, order, opens_content, opens_vm, classes)
