@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from hvshare.sharing.memory_map import MemoryMap
 
 _SIZE_COLUMNS: Final = 10
-_MOST_NAME_COLUMNS: Final = 20
+_MOST_NAME_COLUMNS: Final = 24
 
 
 class _Look(NamedTuple):

@@ -80,9 +80,7 @@ def _verdict(report: SharingReport) -> Text:
     verdict.append(", ".join(f"{name} {format_size(frames * PAGE_SIZE)}" for name, frames in parts))
     for size, counts in report.pooled.items():
         if size == max(report.pooled) != PAGE_SIZE:
-            verdict.append(
-                f"; at {format_frame_size(size)}, {format_size(counts.saved_bytes)} of it are left"
-            )
+            verdict.append(f"; at {format_frame_size(size)}, {format_size(counts.saved_bytes)} of it is left")
             if pages.saved:
                 verdict.append(f" ({format_share(counts.saved_bytes, pages.saved_bytes)})")
     return verdict.append(".")

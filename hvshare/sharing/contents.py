@@ -13,13 +13,15 @@ from hvshare.sharing.report import DescribedContent
 from hvshare.units import PAGE_SIZE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from hvshare.fingerprint.fingerprints import Fingerprints
     from hvshare.images.image import GuestImage
     from hvshare.sharing.grouping import FrequentContent
 
 SHOWN_BYTES: Final = 16
+
+_REREAD_PAGES: Final = (64 << 20) // PAGE_SIZE  # unpacking more may take longer than the measurement did
 
 _STARTS: Final = (
     (b"\x7fELF", "ELF header"),
@@ -92,18 +94,28 @@ def describe_contents(
     fingerprints : sequence of Fingerprints
         Of all VMs, in the order that `contents` refers to.
     images : mapping of str to GuestImage
-        Opened images by name. Contents of others, and of streams, are known by digest only.
+        Opened images by name. Contents of others, and of all but the start of streams, are known by digest
+        only.
 
     Returns
     -------
     tuple of DescribedContent
     """
+    gfns = [
+        int(
+            Coverage(fingerprints[each.vm].runs, (RunKind.PRESENT,)).gfns(each.position, each.position + 1)[0]
+        )
+        for each in contents
+    ]
+    pages: dict[tuple[int, int], bytes] = {}
+    for vm in {content.vm for content in contents}:
+        wanted = {gfn for content, gfn in zip(contents, gfns, strict=True) if content.vm == vm}
+        found = _read_pages(images.get(fingerprints[vm].name), wanted)
+        pages |= {(vm, gfn): page for gfn, page in found.items()}
     described = []
-    for content in contents:
+    for content, gfn in zip(contents, gfns, strict=True):
         of_vm = fingerprints[content.vm]
-        present = Coverage(of_vm.runs, (RunKind.PRESENT,))
-        gfn = int(present.gfns(content.position, content.position + 1)[0])
-        page = _read_page(images.get(of_vm.name), gfn)
+        page = pages.get((content.vm, gfn), b"")
         if not page and content.digest in fill_digests():
             page = bytes([fill_digests()[content.digest]]) * PAGE_SIZE
         description = describe_page(page) if page else "in a stream, not read again"
@@ -113,14 +125,27 @@ def describe_contents(
     return tuple(described)
 
 
-def _read_page(image: GuestImage | None, gfn: int) -> bytes:
-    """Read one page again, or nothing where that takes reading everything."""
-    if image is None or image.runs is None:
-        return b""
-    buffer = bytearray(PAGE_SIZE)
+def _read_pages(image: GuestImage | None, gfns: set[int]) -> dict[int, bytes]:
+    """Read some pages again, unless that takes reading too much of a stream."""
+    if image is None or not image.can_reread:
+        return {}
     try:
-        for _ in image.blocks(memoryview(buffer), (gfn, gfn + 1)):
-            return bytes(buffer)
+        if image.runs is not None:
+            return {gfn: page for each in gfns for gfn, page in _pages(image, (each, each + 1))}
+        if max(gfns) >= _REREAD_PAGES:
+            return {}
+        found = {}
+        for gfn, page in _pages(image, None):
+            if gfn in gfns:
+                found[gfn] = page
+            if len(found) == len(gfns):
+                break
     except ImageError:
-        pass  # what it looks like is no reason to lose the figures
-    return b""
+        return {}  # what a page looks like is no reason to lose the figures
+    return found
+
+
+def _pages(image: GuestImage, span: tuple[int, int] | None) -> Iterator[tuple[int, bytes]]:
+    buffer = bytearray(PAGE_SIZE)
+    for block in image.blocks(memoryview(buffer), span):
+        yield block.first_gfn, bytes(buffer)

@@ -22,7 +22,7 @@ def hvshare(
     *arguments: str | Path,
     stdin: bytes | IO[Any] | None = None,
     env: Mapping[str, str] | None = None,
-    user: int | None = None,
+    cwd: Path | None = None,
     preexec_fn: Callable[[], None] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end, or for a minute; its output is UTF-8."""
@@ -35,7 +35,7 @@ def hvshare(
         env=env or environment(),
         timeout=60,
         check=False,
-        user=user,
+        cwd=cwd,
         preexec_fn=preexec_fn,  # no threads here when tests start processes
         **source,
     )
