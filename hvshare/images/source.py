@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import stat
 from typing import TYPE_CHECKING, Final, Protocol
@@ -12,6 +13,8 @@ from hvshare.errors import EmptyImageError, ImageChangedError, UnreadableImageEr
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+_PIPE_BYTES: Final = 1 << 20
 
 HEAD_BYTES: Final = 4096
 """How much of a file is looked at to recognise it."""
@@ -85,6 +88,10 @@ class Source:
                 path=self.path,
                 advice="copy what you need of it to a file first",
             )
+        if stat.S_ISFIFO(mode) and hasattr(fcntl, "F_SETPIPE_SZ"):
+            # Fewer and larger turns between the writer and this reader; the limit may be lower.
+            with contextlib.suppress(OSError):
+                fcntl.fcntl(self.fd, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         if stat.S_ISBLK(mode):
             return os.lseek(self.fd, 0, os.SEEK_END)
         # A shell may hand over a file of which something was already read: then the rest is meant.

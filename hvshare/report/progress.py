@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Final, Self
 
 from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TaskProgressColumn,
     TextColumn,
     TimeRemainingColumn,
-    TransferSpeedColumn,
 )
+from rich.text import Text
+
+from hvshare.units import format_size
+
+_BAR_COLUMNS: Final = 20
+
+
+class _RateColumn(ProgressColumn):
+    """Bytes a second, in the units of the rest."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{format_size(int(speed))}/s" if speed else "", style="progress.data.speed")
 
 
 class ReadingProgress:
@@ -30,10 +44,11 @@ class ReadingProgress:
     def __init__(self, description: str, total_bytes: int | None) -> None:
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=None),
+            # Short of the last column: there, the "^C" that a terminal echoes would begin a line of its own.
+            BarColumn(bar_width=_BAR_COLUMNS),
             TaskProgressColumn(),
             DownloadColumn(binary_units=True),
-            TransferSpeedColumn(),
+            _RateColumn(),
             TimeRemainingColumn(),
             console=Console(stderr=True),
             transient=True,
