@@ -6,9 +6,10 @@ Nothing here imports numpy, so that worker processes are small and start at once
 from __future__ import annotations
 
 import mmap
+import operator
 from array import array
 from functools import cache
-from itertools import compress
+from itertools import chain, compress
 from typing import TYPE_CHECKING, Final
 
 from xxhash import xxh3_64_intdigest
@@ -30,24 +31,50 @@ BLOCK_PAGES: Final = 512
 
 
 class BlockBuffer:
-    """Room for the pages of one block, with a view of each page made once.
+    """Room for the pages of one block, with views of its parts made once.
 
     Parameters
     ----------
     pages : int
         How many pages there is room for.
+    chunk_pages : int
+        Pages of a chunk: free memory of a guest is found chunk by chunk, and not digested.
 
     Attributes
     ----------
     room : memoryview
         All bytes of the buffer, aligned to a page.
-    views : list of memoryview
-        One view a page.
     """
 
-    def __init__(self, pages: int = BLOCK_PAGES) -> None:
+    def __init__(self, pages: int = BLOCK_PAGES, chunk_pages: int = 32) -> None:
         self.room = memoryview(mmap.mmap(-1, pages * PAGE_SIZE))
-        self.views = [self.room[at : at + PAGE_SIZE] for at in range(0, pages * PAGE_SIZE, PAGE_SIZE)]
+        self._views = self._cut(PAGE_SIZE)
+        self._chunks = self._cut(chunk_pages * PAGE_SIZE)
+        self._views_of_chunks = [self._views[at : at + chunk_pages] for at in range(0, pages, chunk_pages)]
+        self._zero_chunk = bytes(chunk_pages * PAGE_SIZE)
+        self._zero_digests = array("Q", [ZERO_DIGEST]) * chunk_pages
+
+    def _cut(self, size: int) -> list[memoryview]:
+        return [self.room[at : at + size] for at in range(0, len(self.room), size)]
+
+    def digests(self, pages: int) -> array[int]:
+        """Digest the first pages of the buffer; see `digest_pages`."""
+        chunk_pages = len(self._zero_digests)
+        chunks = pages // chunk_pages
+        zero = list(map(self._zero_chunk.startswith, self._chunks[:chunks]))
+        if True not in zero:
+            return digest_pages(self._views[:pages])
+        others = chain.from_iterable(compress(self._views_of_chunks, map(operator.not_, zero)))
+        found = digest_pages([*others, *self._views[chunks * chunk_pages : pages]])
+        digests = array("Q")
+        at = 0
+        for is_zero in zero:
+            if is_zero:
+                digests += self._zero_digests
+            else:
+                digests += found[at : at + chunk_pages]
+                at += chunk_pages
+        return digests + found[at:]
 
 
 def digest_pages(pages: Sequence[memoryview]) -> array[int]:

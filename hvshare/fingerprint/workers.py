@@ -20,7 +20,7 @@ from array import array
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from hvshare.errors import HvshareError, UnreadableImageError, WorkerError
-from hvshare.fingerprint.pages import BlockBuffer, digest_pages
+from hvshare.fingerprint.pages import BlockBuffer
 from hvshare.images.runs import RunKind
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def perform(task: Task, images: Sequence[GuestImage], buffer: BlockBuffer) -> It
                 digests, source_bytes = array("Q"), 0
             if not digests:
                 first_gfn = block.first_gfn
-            digests += digest_pages(buffer.views[: block.pages])
+            digests += buffer.digests(block.pages)
             source_bytes += block.source_bytes
         if digests:
             yield Extent(task.image, position, first_gfn, digests.tobytes(), source_bytes)
