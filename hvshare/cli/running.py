@@ -45,7 +45,7 @@ def run(arguments: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _terminate)
     for stream in (sys.stdout, sys.stderr):
         # A name that the terminal's encoding lacks is shown escaped rather than ending the report.
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # of TextIO only by type
     try:
         with allowed_interrupts():
             return hvshare.main(arguments, prog_name="hvshare", standalone_mode=False) or 0

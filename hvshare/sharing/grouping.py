@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 _RANGE_DIGESTS: Final = 1 << 17
 _MOST_RANGES: Final = 32
-_CHUNK: Final = 1 << 16
+_NO_RANGE: Final = 255
+_CHUNK: Final = 1 << 18
 
 
 class PageClass(enum.IntEnum):
@@ -126,9 +127,10 @@ def group(
     """
     total = Groups(np.zeros(len(vms), np.int64))
     bits = _range_bits(vms)
+    numbers = [_range_numbers(digests, bits) for digests in vms]
 
     def count(number: int) -> Groups:
-        return count_range(_select(vms, number, bits), top=top, classes=classes)
+        return count_range(_select(vms, numbers, number), top=top, classes=classes)
 
     # Threads, since numpy lets go of the interpreter while it sorts and selects.
     with ThreadPoolExecutor(default_jobs()) as pool:
@@ -155,8 +157,9 @@ def repeated_contents(vms: Sequence[NDArray[np.uint64]], most: int) -> NDArray[n
     """
     found = [np.empty(0, np.uint64)]
     bits = _range_bits(vms)
+    numbers = [_range_numbers(digests, bits) for digests in vms]
     for number in range(1 << bits):
-        digests = np.sort(np.concatenate([part.digests for part in _select(vms, number, bits)]))
+        digests = np.sort(np.concatenate([part.digests for part in _select(vms, numbers, number)]))
         starts = _starts(digests)
         found.append(digests[starts[np.diff(np.append(starts, len(digests))) > 1]])
         if sum(map(len, found)) >= most:
@@ -219,22 +222,23 @@ def _range_bits(vms: Sequence[NDArray[np.uint64]]) -> int:
     return max(0, (-(-total // size) - 1).bit_length())
 
 
-def _select(vms: Sequence[NDArray[np.uint64]], number: int, bits: int) -> list[VmDigests]:
-    """Take the digests of each VM whose leading bits are a number, zero apart."""
-    return [_select_one(digests, number, bits) for digests in vms]
-
-
-def _select_one(digests: NDArray[np.uint64], number: int, bits: int) -> VmDigests:
-    low, span = np.uint64(number << 64 - bits if bits else 0), np.uint64((1 << 64 - bits) - 1)
-    found = []
+def _range_numbers(digests: NDArray[np.uint64], bits: int) -> NDArray[np.uint8]:
+    """Tell the number of the range that each digest lies in; zero lies in none."""
+    numbers = np.empty(len(digests), np.uint8)
     for start in range(0, len(digests), _CHUNK):
         chunk = digests[start : start + _CHUNK]
-        wanted = chunk != np.uint64(ZERO_DIGEST)
-        if bits:
-            wanted &= chunk - low <= span
-        found.append(np.flatnonzero(wanted) + start)
-    positions = np.concatenate(found) if found else np.empty(0, np.intp)
-    return VmDigests(digests[positions], positions)
+        # In two steps, since a shift by all 64 bits is not defined.
+        numbers[start : start + _CHUNK] = chunk >> np.uint64(63 - bits) >> np.uint64(1)
+        numbers[start : start + _CHUNK][chunk == np.uint64(ZERO_DIGEST)] = _NO_RANGE
+    return numbers
+
+
+def _select(
+    vms: Sequence[NDArray[np.uint64]], numbers: Sequence[NDArray[np.uint8]], number: int
+) -> list[VmDigests]:
+    """Take the digests of each VM that lie in one range."""
+    positions = [np.flatnonzero(of_vm == number) for of_vm in numbers]
+    return [VmDigests(digests[where], where) for digests, where in zip(vms, positions, strict=True)]
 
 
 def _sorted_with_order(digests: NDArray[np.uint64]) -> tuple[NDArray[np.intp], NDArray[np.uint64]]:

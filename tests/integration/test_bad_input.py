@@ -232,7 +232,7 @@ def test_an_image_given_twice(good: Path) -> None:
 )
 def test_names_are_data(tmp_path: Path, name: bytes, shown: str) -> None:
     path = os.path.join(os.fsencode(tmp_path), name)  # noqa: PTH118  # names that pathlib cannot hold as text
-    os.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH103, PTH120
+    os.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH103, PTH120  # as above
     with open(path, "wb") as file:
         file.write(content(1) * 600 + b"tail")
     text = hvshare("analyze", os.fsdecode(path), env=environment(COLUMNS="160")).stdout
