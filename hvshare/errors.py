@@ -75,6 +75,10 @@ class ImageChangedError(ImageError):
     """The image changed its size, or went away, while it was read."""
 
 
+class ResourceError(HvshareError):
+    """The system does not give the command what it needs; no input is to blame."""
+
+
 class WorkerError(HvshareError):
     """A worker process ended without an answer."""
 

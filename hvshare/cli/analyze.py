@@ -59,7 +59,6 @@ _DEFAULT_TOP = 5
 @click.option(
     "--verify-limit",
     type=SizeType(),
-    default=128 << 20,
     metavar="SIZE",
     help="Memory for --verify; repeated contents beyond it are sampled.  [default: 128M]",
 )
@@ -80,7 +79,7 @@ def analyze(
     frame_sizes: tuple[int, ...],
     top: int,
     verifies: bool,
-    verify_limit: int,
+    verify_limit: int | None,
     jobs: int | None,
     output_format: str,
     as_json: bool,
@@ -169,17 +168,19 @@ def analyze(
 def _check_rereadable(inputs: Inputs) -> None:
     for image in inputs.images:
         if not image.can_reread:
-            raise click.UsageError(f"--verify reads images twice, and {image.path} is a pipe.")
+            raise click.UsageError(f"--verify reads images twice, and {image.path} can be read only once.")
 
 
 def _verified(
-    report: SharingReport, measured: list[Fingerprints], inputs: Inputs, limit: int, talk: Talk
+    report: SharingReport, measured: list[Fingerprints], inputs: Inputs, limit: int | None, talk: Talk
 ) -> SharingReport:
     with deferred_interrupts():
-        from hvshare.sharing.verification import verify
+        from hvshare.sharing.verification import DEFAULT_VERIFY_LIMIT, verify
 
     with talk.reading("Comparing", inputs.total_bytes) as on_progress:
-        verification = verify(inputs.images, measured, report, limit=limit, on_progress=on_progress)
+        verification = verify(
+            inputs.images, measured, report, limit=limit or DEFAULT_VERIFY_LIMIT, on_progress=on_progress
+        )
     return verification.noted_in(report)
 
 

@@ -75,8 +75,8 @@ def inspect(
                     inputs.on_error(error)
         inputs.keep(list(found))
         if form == "json":
-            out.write(inspection_json(found.values()))
+            out.write(inspection_json(found.values(), inputs.caveats))
         else:
-            show = partial(print_inspections, list(found.values()), all_runs=all_runs)
+            show = partial(print_inspections, list(found.values()), inputs.caveats, all_runs=all_runs)
             write_report(report_console(out), show)
     ctx.exit(inputs.exit_code)

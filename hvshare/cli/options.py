@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from hvshare.images.image import GuestImage
 
     Command = Callable[..., Any]
+
+_FURTHER_FILES = 512  # modules, pipes of workers, the result
 
 
 class SizeType(click.ParamType[int]):
@@ -52,6 +55,12 @@ class FrameSizeType(SizeType):
         return check_frame_size(size)
 
 
+def say(message: str) -> None:
+    """Say something on standard error, if anybody listens there."""
+    with contextlib.suppress(OSError):
+        click.echo(f"hvshare: {printable(message)}", err=True)
+
+
 class Talk:
     """What to say on standard error, beside the result.
 
@@ -73,7 +82,7 @@ class Talk:
     def warn(self, message: str) -> None:
         """Say something that bears on the result, unless told to be quiet."""
         if not self._quiet:
-            click.echo(f"hvshare: warning: {printable(message)}", err=True)
+            say(f"warning: {message}")
 
     @contextlib.contextmanager
     def reading(
@@ -92,12 +101,14 @@ class Talk:
     def tell(self, message: str) -> None:
         """Say something that only the curious want to know."""
         if self._verbose:
-            click.echo(f"hvshare: {printable(message)}", err=True)
+            say(message)
 
 
 def images_argument(command: Command) -> Command:
     """Add the images that a command is about."""
-    return click.argument("paths", metavar="IMAGE...", nargs=-1, required=True)(command)
+    return click.argument(
+        "paths", metavar="IMAGE...", nargs=-1, required=True, type=click.Path(allow_dash=True)
+    )(command)
 
 
 def image_options(command: Command) -> Command:
@@ -109,7 +120,7 @@ def image_options(command: Command) -> Command:
                 type=click.Choice(IMAGE_FORMATS),
                 default="auto",
                 show_default=True,
-                help="raw takes the bytes as guest memory, whatever they look like.",
+                help="raw takes the bytes, of streams once unpacked, as guest memory, whatever they are.",
             ),
             click.option(
                 "--holes",
@@ -148,6 +159,7 @@ def output_options(*formats: str) -> Callable[[Command], Command]:
                     "-o",
                     "--output",
                     metavar="FILE",
+                    type=click.Path(),
                     help="Write the result to a file, whole or not at all.",
                 ),
                 click.option("-q", "--quiet", is_flag=True, help="No warnings and no progress."),
@@ -205,6 +217,7 @@ class Inputs:
     ) -> None:
         if paths.count("-") > 1:
             raise click.UsageError("Standard input ('-') can be read only once.")
+        _allow_open_files(len(paths))
         self._talk = talk
         self.left_out: list[ImageError] = []
         self.on_error = self.leave_out if skip else None
@@ -262,3 +275,12 @@ class Inputs:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _allow_open_files(count: int) -> None:
+    """Ask for as many open files as there are images, as far as the user may have them."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count + _FURTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))

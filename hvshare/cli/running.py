@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import signal
 import sys
@@ -11,8 +13,8 @@ import click
 
 from hvshare.cli.commands import hvshare
 from hvshare.cli.interrupts import allowed_interrupts
-from hvshare.errors import HvshareError, NoReaderError
-from hvshare.report.text import printable
+from hvshare.cli.options import say
+from hvshare.errors import HvshareError, NoReaderError, OutputError
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -27,7 +29,7 @@ class _TerminatedError(BaseException):
     """SIGTERM has come; nothing but the end of the command may catch it."""
 
 
-def run(arguments: list[str] | None = None) -> int:
+def run(arguments: list[str] | None = None) -> int:  # noqa: PLR0912  # a branch for each way to end
     """Run the command line.
 
     Parameters
@@ -44,8 +46,9 @@ def run(arguments: list[str] | None = None) -> int:
     """
     signal.signal(signal.SIGTERM, _terminate)
     for stream in (sys.stdout, sys.stderr):
-        # A name that the terminal's encoding lacks is shown escaped rather than ending the report.
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # of TextIO only by type
+        if isinstance(stream, io.TextIOWrapper):
+            # A name that the terminal's encoding lacks is shown escaped rather than ending the report.
+            stream.reconfigure(errors="backslashreplace")
     try:
         with allowed_interrupts():
             return hvshare.main(arguments, prog_name="hvshare", standalone_mode=False) or 0
@@ -53,17 +56,27 @@ def run(arguments: list[str] | None = None) -> int:
         error.show()
         return error.exit_code
     except NoReaderError:
-        # The interpreter would complain when it flushes standard output at the end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_output()
         return EXIT_NO_READER
+    except OutputError as error:
+        _forget_output()
+        return _failed(str(error))
     except HvshareError as error:
         return _failed(str(error))
     except _TerminatedError:
         return EXIT_TERMINATED
     except (click.Abort, KeyboardInterrupt):
         return _say("interrupted", EXIT_INTERRUPTED)
+    except SystemExit as error:
+        # click ends so after shell completion, and when nobody reads its help.
+        if isinstance(error.__context__, BrokenPipeError):
+            return EXIT_NO_READER
+        return error.code if isinstance(error.code, int) else EXIT_UNUSABLE
     except MemoryError:
         return _failed("out of memory; give it fewer images at once, or fewer --jobs")
+    except OSError as error:
+        _forget_output()
+        return _failed(f"{error.strerror or error}; check what standard output is")
     except Exception as error:
         if os.environ.get("HVSHARE_DEBUG"):
             raise
@@ -78,8 +91,14 @@ def _failed(message: str) -> int:
 
 
 def _say(message: str, code: int) -> int:
-    click.echo(f"hvshare: {printable(message)}", err=True)
+    say(message)
     return code
+
+
+def _forget_output() -> None:
+    """Give up what standard output still holds: the interpreter would complain of it at the end."""
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:

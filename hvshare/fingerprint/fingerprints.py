@@ -37,8 +37,8 @@ class FrameDigests:
     zero_in_holes : int
         Whole frames that lie in ZERO runs altogether, and so have no digest here.
     partial_frames : int
-        Frames of which the image knows a part only: not all of their pages are memory of the guest, or
-        some are ABSENT.
+        Frames of which the image knows some pages and not others: these are no memory of the guest, or
+        ABSENT.
     """
 
     frame_size: int

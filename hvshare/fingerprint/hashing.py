@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hvshare.errors import HvshareError, ImageError
+from hvshare.errors import HvshareError, ImageError, WorkerError
 from hvshare.fingerprint.workers import Extent, Failure, StreamEnd, Workers
 from hvshare.images.runs import RunKind, Runs
 
@@ -125,6 +125,9 @@ class Hashing:
             self._take(message, collector)
             if collector.complete:
                 yield from self._completed(message.image)
+        for collector in self._collectors:
+            if not (collector.complete or collector.failed):
+                raise WorkerError("not all of its pages were read", path=collector.image.path)
 
     def _take(self, message: Message, collector: _Collector) -> None:
         match message:

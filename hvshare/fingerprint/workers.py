@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _EXTENT_PAGES: Final = 8192
 _PIPE_BYTES: Final = 1 << 20
 _LENGTH: Final = struct.Struct("=Q")
-_MOST_TASKS: Final = 8192  # 4 bytes each: they fit in the buffer of a pipe
+_MOST_TASKS: Final = 8192
 _WORTH_FORKING: Final = 16384  # pages; below 64 MiB a process takes longer to start than to work
 
 
@@ -58,7 +58,7 @@ class Task(NamedTuple):
 
 
 class Extent(NamedTuple):
-    """Digests of pages that follow each other in an image.
+    """Digests of pages that follow each other among the PRESENT pages of an image.
 
     Attributes
     ----------
@@ -138,7 +138,9 @@ def perform(task: Task, images: Sequence[GuestImage], buffer: BlockBuffer) -> It
     position, first_gfn, source_bytes = task.position, 0, 0
     try:
         for block in image.blocks(buffer.room, task.span):
-            if digests and (block.first_gfn != first_gfn + len(digests) or len(digests) >= _EXTENT_PAGES):
+            # Where runs are known, the position says where digests belong, whatever lies between the pages.
+            jumps = image.runs is None and block.first_gfn != first_gfn + len(digests)
+            if digests and (jumps or len(digests) >= _EXTENT_PAGES):
                 yield Extent(task.image, position, first_gfn, digests.tobytes(), source_bytes)
                 position += len(digests)
                 digests, source_bytes = array("Q"), 0
@@ -230,18 +232,19 @@ class Workers:
             self._start(count)
 
     def _start(self, count: int) -> None:
-        # Whoever reads four bytes from this pipe has the task of that number; its end is the end of work.
-        read_end, write_end = os.pipe()
-        os.write(write_end, array("I", range(len(self._tasks))).tobytes())
-        os.close(write_end)
+        # Whoever reads four bytes from this file has the task of that number: forked processes share the
+        # offset of a file, and the kernel moves it for one reader at a time.
+        numbers = os.memfd_create("tasks")
+        os.write(numbers, array("I", range(len(self._tasks))).tobytes())
+        os.lseek(numbers, 0, os.SEEK_SET)
         # A worker must not see Ctrl-C before it ignores it: the terminal sends it to the whole group.
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         try:
             try:
                 for _ in range(count):
-                    self._workers.append(self._fork(read_end))
+                    self._workers.append(self._fork(numbers))
             finally:
-                os.close(read_end)
+                os.close(numbers)
                 signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         except OSError as error:
             self.stop()
@@ -252,7 +255,7 @@ class Workers:
             self.stop()
             raise
 
-    def _fork(self, read_end: int) -> _Worker:
+    def _fork(self, numbers: int) -> _Worker:
         receiver, sender = os.pipe()
         # Room for the digests of 512 MiB, so that workers go on while the main process is busy.
         with contextlib.suppress(OSError):
@@ -269,18 +272,18 @@ class Workers:
             # With copies of these open, a worker would not notice that the main process is gone.
             for each in (receiver, *(worker.receiver for worker in self._workers)):
                 os.close(each)
-            self._work(read_end, sender)
+            self._work(numbers, sender)
             status = 0
         finally:
             # What the main process has buffered and registered for its end is not this process's to do.
             os._exit(status)
 
-    def _work(self, read_end: int, sender: int) -> None:
+    def _work(self, numbers: int, sender: int) -> None:
         """Do tasks in a process of its own until there are no more."""
         buffer = BlockBuffer()
         task = Task(0, None, 0, 0)
         try:
-            while number := os.read(read_end, 4):
+            while number := os.read(numbers, 4):
                 task = self._tasks[int.from_bytes(number, sys.byteorder)]
                 for message in perform(task, self._images, buffer):
                     _send(sender, message)

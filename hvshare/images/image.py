@@ -41,6 +41,8 @@ class GuestImage(abc.ABC):
         Where it is, as the user named it; ``-`` is standard input.
     format : str
         Name of the format, such as ``raw``.
+    layout : str
+        Where the format puts a page, in a few words.
     compression : str or None
         Name of the stream compression around it.
     runs : Runs or None
@@ -58,6 +60,7 @@ class GuestImage(abc.ABC):
     """
 
     format: str
+    layout: str = ""
     compression: str | None = None
     runs: Runs | None = None
     source_bytes: int | None = None

@@ -23,7 +23,7 @@ class Inspection:
 
     Attributes
     ----------
-    name, path, format, compression : str
+    name, path, format, layout, compression : str
         As in `GuestImage`.
     file_bytes, allocated_bytes : int or None
         Length of the file, and what it takes on its disk; None where there is no file.
@@ -36,6 +36,7 @@ class Inspection:
     name: str
     path: str
     format: str
+    layout: str
     compression: str | None
     file_bytes: int | None
     allocated_bytes: int | None
@@ -78,6 +79,7 @@ def inspect(image: GuestImage, on_progress: Callable[[int, int], None] | None = 
         image.name,
         image.path,
         image.format,
+        image.layout,
         image.compression,
         image.file_bytes,
         image.allocated_bytes,

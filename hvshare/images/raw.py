@@ -159,6 +159,7 @@ def describe_file(image: GuestImage, source: Source) -> None:
     """Tell an image what file it comes from."""
     image.file_bytes = source.size
     image.allocated_bytes = source.allocated_bytes
+    image.layout = "byte N is guest physical address N"
     image.identity = source.identity
 
 

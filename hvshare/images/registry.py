@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import chain, count
 from typing import TYPE_CHECKING, Final
 
 from hvshare.caveats import Caveat
@@ -36,7 +37,8 @@ def open_image(
     name : str, optional
         How reports call it; the file name by default.
     image_format : {"auto", "raw"}
-        ``raw`` takes the bytes as guest memory, whatever their magic says.
+        ``raw`` takes the bytes as guest memory, whatever their magic says. Compressed streams are
+        unpacked all the same.
     holes : RunKind
         What holes of a sparse raw file mean.
 
@@ -130,12 +132,11 @@ def default_names(paths: Sequence[str]) -> list[str]:
         if longer == depths:
             break
         depths = longer
-    used: Counter[str] = Counter()
-    for index, name in enumerate(names):
-        used[name] += 1
-        if used[name] > 1:
-            names[index] = f"{name} ({used[name]})"
-    return names
+    unique: dict[str, None] = {}
+    for name in names:
+        numbered = (f"{name} ({number})" for number in count(2))
+        unique[next(each for each in chain([name], numbered) if each not in unique)] = None
+    return list(unique)
 
 
 def _recognised(source: Source, name: str, image_format: str, holes: RunKind) -> GuestImage:
@@ -167,6 +168,15 @@ def _recognised(source: Source, name: str, image_format: str, holes: RunKind) ->
             name, source, (lambda: headed) if source.size is None else unpacked, compression.name
         )
     image.caveats.extend(forced)
+    if holes != RunKind.ZERO and image.allocated_bytes is None:
+        image.caveats.append(
+            Caveat(
+                "holes-not-seen",
+                "what would be holes in a file are zeros in a stream or device, and count as zero pages",
+                "name the unpacked sparse file, for its holes to count as absent",
+                name,
+            )
+        )
     return image
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from array import array
 from bisect import bisect_left, bisect_right
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,6 +27,9 @@ class RunKind(enum.IntEnum):
     PRESENT = 0
     ZERO = 1
     ABSENT = 2
+
+
+_KINDS: Final = tuple(RunKind)
 
 
 class Run(NamedTuple):
@@ -109,7 +112,7 @@ class Runs:
         for first_gfn, pages, kind in zip(self.first_gfns[at], self.lengths[at], self.kinds[at], strict=True):
             start, end = max(first_gfn, low), min(first_gfn + pages, high)
             if start < end:
-                yield Run(start, end - start, RunKind(kind))
+                yield Run(start, end - start, _KINDS[kind])
 
     def spans(self, pages: int) -> Iterator[tuple[int, int]]:
         """Cut guest-physical memory into spans that hold about so many PRESENT pages each.
@@ -147,7 +150,7 @@ class Runs:
 
     def __iter__(self) -> Iterator[Run]:
         for first_gfn, pages, kind in zip(self.first_gfns, self.lengths, self.kinds, strict=True):
-            yield Run(first_gfn, pages, RunKind(kind))
+            yield Run(first_gfn, pages, _KINDS[kind])
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Runs):

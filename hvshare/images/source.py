@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import stat
 from typing import TYPE_CHECKING, Final, Protocol
 
 from hvshare.caveats import Caveat
-from hvshare.errors import EmptyImageError, ImageChangedError, UnreadableImageError
+from hvshare.errors import (
+    EmptyImageError,
+    HvshareError,
+    ImageChangedError,
+    ResourceError,
+    UnreadableImageError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -154,7 +161,8 @@ class Source:
         """
         if self.size is None:
             return []
-        now = os.fstat(self.fd)
+        with _naming(self.path):
+            now = os.fstat(self.fd)
         if stat.S_ISREG(now.st_mode) and now.st_size != self.size:
             raise self._changed(min(now.st_size, self.size))
         if now.st_mtime_ns == self._stat.st_mtime_ns:
@@ -241,7 +249,7 @@ def fill(stream: ByteStream, buffer: memoryview) -> int:
 
 
 @contextlib.contextmanager
-def _naming(path: str, offset: int) -> Iterator[None]:
+def _naming(path: str, offset: int | None = None) -> Iterator[None]:
     """Turn an error of the operating system into one that names file and offset."""
     try:
         yield
@@ -249,7 +257,11 @@ def _naming(path: str, offset: int) -> Iterator[None]:
         raise _unreadable(error, path, offset) from error
 
 
-def _unreadable(error: OSError, path: str, offset: int | None = None) -> UnreadableImageError:
+def _unreadable(error: OSError, path: str, offset: int | None = None) -> HvshareError:
+    if error.errno in {errno.EMFILE, errno.ENFILE}:
+        return ResourceError(
+            "too many files are open", path=path, advice="raise the limit (ulimit -n) or name fewer images"
+        )
     advice = {
         FileNotFoundError: "check the name",
         PermissionError: "ask for the right to read it, or run as the user who owns it",

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Final
 from rich.text import Text
 
 from hvshare.images.runs import RunKind
-from hvshare.report.console import add_figure_column, add_name_column, data, data_table, heading
+from hvshare.report.console import add_name_column, data, data_table, heading
 from hvshare.report.terminal import print_caveats
-from hvshare.units import LARGE_FRAME_SIZE, PAGE_SIZE, format_size
+from hvshare.units import PAGE_SIZE, format_size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,18 +18,23 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from hvshare.caveats import Caveat
     from hvshare.images.inspection import Inspection
 
 SHOWN_RUNS: Final = 20
 
 
-def print_inspections(inspections: Sequence[Inspection], console: Console, *, all_runs: bool = False) -> None:
+def print_inspections(
+    inspections: Sequence[Inspection], caveats: Sequence[Caveat], console: Console, *, all_runs: bool = False
+) -> None:
     """Print what some images are, one below the other.
 
     Parameters
     ----------
     inspections : sequence of Inspection
         The findings.
+    caveats : sequence of Caveat
+        Those that concern no single image.
     console : Console
         Of at least 80 columns.
     all_runs : bool
@@ -39,6 +44,7 @@ def print_inspections(inspections: Sequence[Inspection], console: Console, *, al
         if number:
             console.print()
         _print_inspection(inspection, console, all_runs=all_runs)
+    print_caveats(caveats, console)
 
 
 def _print_inspection(inspection: Inspection, console: Console, *, all_runs: bool) -> None:
@@ -60,17 +66,13 @@ def _facts(inspection: Inspection) -> Table:
     add_name_column(table, "")
     runs = inspection.runs
     table.add_row("path", data(inspection.path))
-    table.add_row("format", f"{inspection.format} (byte N is guest physical address N)")
+    table.add_row("format", f"{inspection.format}: {inspection.layout}")
     table.add_row("compression", inspection.compression or "none")
     if inspection.file_bytes is not None:
         table.add_row("file", _size(inspection.file_bytes))
     if inspection.allocated_bytes is not None:
         table.add_row("on disk", _size(inspection.allocated_bytes))
-    table.add_row(
-        "guest memory",
-        f"{_size(inspection.size_bytes)}: {runs.pages:,} pages, "
-        f"{inspection.size_bytes // LARGE_FRAME_SIZE:,} frames of 2 MB",
-    )
+    table.add_row("guest memory", f"{_size(inspection.size_bytes)}, {runs.pages:,} pages")
     for kind, words in (
         (RunKind.PRESENT, "stored"),
         (RunKind.ZERO, "holes, zero"),
@@ -85,19 +87,19 @@ def _size(size: int) -> str:
     return f"{format_size(size)} ({size:,} bytes)"
 
 
-def _runs(inspection: Inspection, most: int | None) -> Table:
-    table = data_table()
-    add_figure_column(table, "First address")
-    add_figure_column(table, "Last address")
-    add_figure_column(table, "Pages")
-    add_figure_column(table, "Size")
-    add_figure_column(table, "Kind", "left")
-    for run in islice(inspection.runs, most):
-        table.add_row(
+def _runs(inspection: Inspection, most: int | None) -> Text:
+    """Lay out runs in fixed columns: there may be hundreds of thousands, and a table measures each cell."""
+    end = f"{inspection.runs.end_gfn * PAGE_SIZE:#x}"
+    columns = f"{{:>{max(14, len(end))}}}  {{:>{max(14, len(end))}}}  {{:>15}}  {{:>11}}  {{}}"
+    lines = [columns.format("first address", "last address", "pages", "size", "kind")]
+    lines += [
+        columns.format(
             f"{run.first_gfn * PAGE_SIZE:#x}",
             f"{run.end_gfn * PAGE_SIZE - 1:#x}",
             f"{run.pages:,}",
             format_size(run.pages * PAGE_SIZE),
             run.kind.name,
         )
-    return table
+        for run in islice(inspection.runs, most)
+    ]
+    return Text("\n".join(lines))

@@ -91,10 +91,14 @@ def sharing_csv(report: SharingReport) -> str:
     return text.getvalue()
 
 
-def inspection_json(inspections: Iterable[Inspection]) -> str:
-    """Write inspections as one JSON object."""
+def inspection_json(inspections: Iterable[Inspection], caveats: Iterable[Caveat]) -> str:
+    """Write inspections as one JSON object, with the caveats that concern no single one of them."""
     return _document(
-        {"schema": INSPECT_SCHEMA, "images": [_inspection(inspection) for inspection in inspections]}
+        {
+            "schema": INSPECT_SCHEMA,
+            "images": [_inspection(inspection) for inspection in inspections],
+            "caveats": _caveats(caveats),
+        }
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from hvshare.errors import NoReaderError, OutputError
 
@@ -22,7 +22,7 @@ def open_output(path: str | None, inputs: Sequence[str] = ()) -> Iterator[IO[str
         A file, or None for standard output. A regular file appears, or takes the place of an older one,
         when the block is left without an error.
     inputs : sequence of str
-        Files that must not be overwritten.
+        Files that must not be overwritten; ``-`` is what standard input reads.
 
     Yields
     ------
@@ -37,14 +37,40 @@ def open_output(path: str | None, inputs: Sequence[str] = ()) -> Iterator[IO[str
         If whoever read standard output is gone.
     """
     if path is None:
-        with _told("standard output"):
-            yield sys.stdout
-            sys.stdout.flush()
+        output = _Output(sys.stdout, "standard output")
+        yield cast("IO[str]", output)
+        output.flush()
         return
-    from hvshare.report.whole_file import open_whole
+    from hvshare.report.whole_file import WholeFile
 
-    with _told(path), open_whole(path, inputs) as file:
-        yield file
+    with _told(path):
+        whole = WholeFile(path, inputs)
+    try:
+        yield cast("IO[str]", _Output(whole.file, path))
+    except BaseException:
+        whole.discard()
+        raise
+    with _told(path):
+        whole.commit()
+
+
+class _Output:
+    """A file whose errors name it, so that they are not taken for those of an input."""
+
+    def __init__(self, file: IO[str], place: str) -> None:
+        self._file = file
+        self._place = place
+
+    def write(self, text: str) -> int:
+        with _told(self._place):
+            return self._file.write(text)
+
+    def flush(self) -> None:
+        with _told(self._place):
+            self._file.flush()
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401  # whatever the file has
+        return getattr(self._file, name)
 
 
 @contextlib.contextmanager

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final, Self
+import contextlib
+import sys
+from typing import IO, Any, Final, Self, cast
 
 from rich.console import Console
 from rich.progress import (
@@ -20,6 +22,25 @@ from rich.text import Text
 from hvshare.units import format_size
 
 _BAR_COLUMNS: Final = 20
+
+
+class _StandardError:
+    """Standard error that may be full or closed: what is measured matters more than that it is watched."""
+
+    def __init__(self) -> None:
+        self._file = sys.stderr  # as it is before the progress bar redirects it to itself
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            self._file.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._file.flush()
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401  # whatever standard error has
+        return getattr(self._file, name)
 
 
 class _RateColumn(ProgressColumn):
@@ -50,7 +71,7 @@ class ReadingProgress:
             DownloadColumn(binary_units=True),
             _RateColumn(),
             TimeRemainingColumn(),
-            console=Console(stderr=True),
+            console=Console(file=cast("IO[str]", _StandardError())),
             transient=True,
         )
         self._task = self._progress.add_task(description, total=total_bytes)

@@ -12,24 +12,23 @@ from typing import IO, TYPE_CHECKING
 from hvshare.errors import OutputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
 
-@contextlib.contextmanager
-def open_whole(path: str, inputs: Sequence[str] = ()) -> Iterator[IO[str]]:
-    """Open a file that appears, or takes the place of an older one, when the block ends without an error.
+class WholeFile:
+    """A file that appears, or takes the place of an older one, when it is committed.
 
     Parameters
     ----------
     path : str
         The file. A device or a pipe is written to directly.
     inputs : sequence of str
-        Files that must not be overwritten.
+        Files that must not be overwritten; ``-`` is what standard input reads.
 
-    Yields
-    ------
-    file object
-        Text, in UTF-8.
+    Attributes
+    ----------
+    file : file object
+        To write to: text, in UTF-8.
 
     Raises
     ------
@@ -38,46 +37,55 @@ def open_whole(path: str, inputs: Sequence[str] = ()) -> Iterator[IO[str]]:
     OSError
         If it cannot be written.
     """
-    target = Path(os.path.realpath(path))
-    _refuse_inputs(target, path, inputs)
-    if target.is_dir():
-        raise OutputError("it is a directory", path=path, advice="name a file in it")
-    if target.exists() and not target.is_file():
-        with target.open("w", encoding="utf-8") as file:
-            yield file
-        return
-    with _replacing(target) as file:
-        yield file
 
+    def __init__(self, path: str, inputs: Sequence[str] = ()) -> None:
+        self._target = Path(os.path.realpath(path))
+        self._part: Path | None = None
+        if self._target.is_dir():
+            raise OutputError("it is a directory", path=path, advice="name a file in it")
+        self.file: IO[str]
+        if self._target.exists() and not self._target.is_file():
+            self.file = self._target.open("w", encoding="utf-8")  # closed by commit or discard
+            return
+        if self._target.exists() and any(map(self._is_target, inputs)):
+            raise OutputError("it is one of the images", path=path, advice="name another file for -o")
+        descriptor, name = tempfile.mkstemp(
+            dir=self._target.parent, prefix=f".{self._target.name[:64]}.", suffix=".part"
+        )
+        self._part = Path(name)
+        self.file = open(descriptor, "w", encoding="utf-8")  # noqa: SIM115  # as above
 
-@contextlib.contextmanager
-def _replacing(target: Path) -> Iterator[IO[str]]:
-    """Write beside a file and rename at the end."""
-    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:64]}.", suffix=".part")
-    part = Path(name)
-    try:
-        with open(descriptor, "w", encoding="utf-8") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        part.chmod(_mode(target))
-        part.replace(target)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    def _is_target(self, path: str) -> bool:
+        try:
+            return os.path.samestat(os.fstat(0) if path == "-" else os.stat(path), self._target.stat())  # noqa: PTH116
+        except OSError:
+            return False  # what cannot be found cannot be overwritten
 
+    def commit(self) -> None:
+        """Put the file in its place."""
+        try:
+            self.file.flush()
+            if self._part:
+                os.fsync(self.file.fileno())
+                self._part.chmod(self._mode())
+                self._part.replace(self._target)
+            self.file.close()
+        except BaseException:
+            self.discard()
+            raise
 
-def _mode(target: Path) -> int:
-    """Permissions of the file that is replaced, or those that a new file would get."""
-    if target.exists():
-        return stat.S_IMODE(target.stat().st_mode)
-    mask = os.umask(0)
-    os.umask(mask)
-    return 0o666 & ~mask
-
-
-def _refuse_inputs(target: Path, path: str, inputs: Sequence[str]) -> None:
-    for name in inputs:
+    def discard(self) -> None:
+        """Leave everything as it was."""
+        # What is still to be written is not wanted, whether or not it could be.
         with contextlib.suppress(OSError):
-            if target.samefile(name) and target.is_file():
-                raise OutputError("it is one of the images", path=path, advice="name another file for -o")
+            self.file.close()
+        if self._part:
+            self._part.unlink(missing_ok=True)
+
+    def _mode(self) -> int:
+        """Permissions of the file that is replaced, or those that a new file would get."""
+        if self._target.exists():
+            return stat.S_IMODE(self._target.stat().st_mode)
+        mask = os.umask(0)
+        os.umask(mask)
+        return 0o666 & ~mask

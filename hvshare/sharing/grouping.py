@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _RANGE_DIGESTS: Final = 1 << 17
 _MOST_RANGES: Final = 32
+_SAMPLE_DIGESTS: Final = 1 << 12
+_MOST_THREADS: Final = 4
 _NO_RANGE: Final = 255
 _CHUNK: Final = 1 << 18
 
@@ -126,14 +128,17 @@ def group(
         Over all contents but zero.
     """
     total = Groups(np.zeros(len(vms), np.int64))
+    heavy = _heavy_contents(vms)
+    for digest in heavy:
+        total.add(_count_heavy(vms, digest, classes), top)
     bits = _range_bits(vms)
-    numbers = [_range_numbers(digests, bits) for digests in vms]
+    numbers = [_range_numbers(digests, bits, heavy) for digests in vms]
 
     def count(number: int) -> Groups:
         return count_range(_select(vms, numbers, number), top=top, classes=classes)
 
-    # Threads, since numpy lets go of the interpreter while it sorts and selects.
-    with ThreadPoolExecutor(default_jobs()) as pool:
+    # Threads, since numpy lets go of the interpreter while it sorts and selects; few, for each holds a range.
+    with ThreadPoolExecutor(min(_MOST_THREADS, default_jobs())) as pool:
         for groups in pool.map(count, range(1 << bits)):
             total.add(groups, top)
     return total
@@ -155,16 +160,18 @@ def repeated_contents(vms: Sequence[NDArray[np.uint64]], most: int) -> NDArray[n
     ndarray of uint64
         Digests, ascending.
     """
-    found = [np.empty(0, np.uint64)]
+    heavy = _heavy_contents(vms)
+    repeated = [digest for digest in heavy if sum(np.count_nonzero(vm == digest) for vm in vms) > 1]
+    found = [np.array(repeated, np.uint64)]
     bits = _range_bits(vms)
-    numbers = [_range_numbers(digests, bits) for digests in vms]
+    numbers = [_range_numbers(digests, bits, heavy) for digests in vms]
     for number in range(1 << bits):
         digests = np.sort(np.concatenate([part.digests for part in _select(vms, numbers, number)]))
         starts = _starts(digests)
         found.append(digests[starts[np.diff(np.append(starts, len(digests))) > 1]])
         if sum(map(len, found)) >= most:
             break
-    return np.concatenate(found)[:most]
+    return np.sort(np.concatenate(found))[:most]
 
 
 def count_range(
@@ -222,14 +229,51 @@ def _range_bits(vms: Sequence[NDArray[np.uint64]]) -> int:
     return max(0, (-(-total // size) - 1).bit_length())
 
 
-def _range_numbers(digests: NDArray[np.uint64], bits: int) -> NDArray[np.uint8]:
-    """Tell the number of the range that each digest lies in; zero lies in none."""
+def _heavy_contents(vms: Sequence[NDArray[np.uint64]]) -> list[np.uint64]:
+    """Guess from a sample which contents, zero apart, hold so many pages that their range would be large.
+
+    Wrong guesses cost time or memory, and change no count.
+    """
+    total = sum(map(len, vms))
+    if total <= _RANGE_DIGESTS:
+        return []
+    step = -(-total // _SAMPLE_DIGESTS)
+    sample = np.sort(np.concatenate([digests[::step] for digests in vms]))
+    starts = _starts(sample)
+    copies = np.diff(np.append(starts, len(sample)))
+    frequent = sample[starts[copies * _MOST_RANGES > 2 * len(sample)]]
+    return [digest for digest in frequent if digest != np.uint64(ZERO_DIGEST)]
+
+
+def _count_heavy(
+    vms: Sequence[NDArray[np.uint64]], digest: np.uint64, classes: Sequence[NDArray[np.uint8]] | None
+) -> Groups:
+    """Group the pages of one content, without sorting."""
+    copies = [int(np.count_nonzero(digests == digest)) for digests in vms]
+    holders = [vm for vm, count in enumerate(copies) if count]
+    groups = Groups(np.array(copies, np.int64).astype(bool).astype(np.int64), 1)
+    of_bin = sum(copies).bit_length() - 1
+    groups.contents_by_copies[of_bin] = 1
+    groups.frames_by_copies[of_bin] = sum(copies)
+    if sum(copies) > 1:
+        first = int(np.argmax(vms[holders[0]] == digest))
+        groups.frequent = [FrequentContent(sum(copies), int(digest), holders[0], first)]
+    if classes is not None:
+        alone = PageClass.UNIQUE if len(holders) == 1 else PageClass.INTER
+        for vm in holders:
+            classes[vm][vms[vm] == digest] = PageClass.SELF if copies[vm] > 1 else alone
+    return groups
+
+
+def _range_numbers(digests: NDArray[np.uint64], bits: int, heavy: Sequence[np.uint64]) -> NDArray[np.uint8]:
+    """Tell the number of the range that each digest lies in; zero and heavy contents lie in none."""
     numbers = np.empty(len(digests), np.uint8)
     for start in range(0, len(digests), _CHUNK):
         chunk = digests[start : start + _CHUNK]
         # In two steps, since a shift by all 64 bits is not defined.
         numbers[start : start + _CHUNK] = chunk >> np.uint64(63 - bits) >> np.uint64(1)
-        numbers[start : start + _CHUNK][chunk == np.uint64(ZERO_DIGEST)] = _NO_RANGE
+        for digest in (np.uint64(ZERO_DIGEST), *heavy):
+            numbers[start : start + _CHUNK][chunk == digest] = _NO_RANGE
     return numbers
 
 

@@ -39,16 +39,21 @@ class Verification:
         Pages that were compared with the first copy of their content.
     unequal : int
         Pages that differ from it.
+    caveats : tuple of Caveat
+        What reading the images again has shown.
     """
 
     contents: int
     all_contents: int
     pages: int
     unequal: int
+    caveats: tuple[Caveat, ...] = ()
 
     def noted_in(self, report: SharingReport) -> SharingReport:
         """Say so in a report, in place of the caveat that digests alone were compared."""
-        others = (caveat for caveat in report.caveats if caveat.code != DIGESTS_ONLY)
+        others = dict.fromkeys(
+            caveat for caveat in (*report.caveats, *self.caveats) if caveat.code != DIGESTS_ONLY
+        )
         return replace(report, caveats=(*others, self.caveat()))
 
     def caveat(self) -> Caveat:
@@ -71,7 +76,11 @@ class Verification:
                 compared + "all alike",
                 "raise --verify-limit to compare more contents",
             )
-        return Caveat("verified", compared + "all alike", "none is needed: the figures rest on bytes")
+        return Caveat(
+            "verified",
+            compared + "all alike",
+            "none is needed at 4 KB; larger frames rest on the digests of their pages",
+        )
 
 
 def verify(
@@ -111,6 +120,7 @@ def verify(
     comparison = _Comparison(sample)
     buffer = memoryview(bytearray(BLOCK_PAGES * PAGE_SIZE))
     rows = np.frombuffer(buffer, np.uint8).reshape(-1, PAGE_SIZE)
+    caveats: list[Caveat] = []
     for index, (image, each) in enumerate(zip(images, fingerprints, strict=True)):
         position = 0
         for block in image.blocks(buffer):
@@ -118,9 +128,9 @@ def verify(
             position += block.pages
             if on_progress:
                 on_progress(index, block.source_bytes)
-        image.finish()
+        caveats += image.finish()
     all_contents = sum(each.contents for each in report.copies if each.fewest > 1)
-    return Verification(len(sample), all_contents, comparison.pages, comparison.unequal)
+    return Verification(len(sample), all_contents, comparison.pages, comparison.unequal, tuple(caveats))
 
 
 class _Comparison:

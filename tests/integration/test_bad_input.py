@@ -186,6 +186,55 @@ def test_output_that_cannot_be(good: Path, tmp_path: Path) -> None:
     assert good.read_bytes() == before
 
 
+def test_output_over_the_image_on_standard_input(good: Path) -> None:
+    before = good.read_bytes()
+    with good.open("rb") as file:
+        check_failed(hvshare("analyze", "--json", "-o", good, "-", stdin=file), 1, "one of the images")
+    assert good.read_bytes() == before
+
+
+def shell(line: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run a line of a shell, in which $0 stands for the command and $1 and so on for the arguments."""
+    return subprocess.run(
+        ["bash", "-c", line.replace("hvshare", f"{COMMAND[0]} -m hvshare"), "bash", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        timeout=60,
+        check=False,
+    )
+
+
+def test_descriptors_that_are_closed(good: Path) -> None:
+    run = shell('hvshare analyze "$1" >&-', good)
+    assert (run.returncode, "standard output: the result could not be written" in run.stderr) == (1, True)
+    assert "Traceback" not in run.stderr
+    run = shell('hvshare analyze --json "$1" 2>&-', good)
+    assert (run.returncode, json.loads(run.stdout)["schema"]) == (0, "hvshare.sharing/1")
+    run = shell('hvshare analyze --json "$1" <&-', good)
+    assert (run.returncode, run.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("options", ["--format csv", "--progress --json", "-v --json"])
+def test_nobody_listens_to_warnings(good: Path, options: str) -> None:
+    run = shell(f'hvshare analyze {options} "$1" 2>/dev/full', good)
+    assert (run.returncode, "schema" in run.stdout or "scope" in run.stdout) == (0, True)
+
+
+def test_help_that_cannot_be_written() -> None:
+    run = shell("hvshare --help >/dev/full")
+    assert (run.returncode, "No space left" in run.stderr, "defect" in run.stderr) == (1, True, False)
+
+
+def test_more_images_than_files_may_be_open(tmp_path: Path) -> None:
+    for number in range(300):
+        write_raw(tmp_path / f"{number}.raw", [content(number % 250)])
+    run = shell('ulimit -Sn 100; hvshare analyze --json "$1"/*.raw', tmp_path)
+    assert (run.returncode, len(json.loads(run.stdout)["images"])) == (0, 300)
+    run = shell('ulimit -n 100; hvshare analyze --json --skip-unreadable "$1"/*.raw', tmp_path)
+    check_failed(run, 1, "too many files are open", "ulimit -n")
+
+
 @pytest.mark.parametrize("form", ["table", "json", "jsonl", "csv"])
 def test_closed_standard_output(good: Path, form: str) -> None:
     read_end, write_end = os.pipe()

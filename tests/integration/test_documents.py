@@ -76,6 +76,9 @@ def test_completion_is_as_the_readme_says(shell: str) -> None:
     words = {"COMP_WORDS": "hvshare analyze --ver", "COMP_CWORD": "--ver" if shell == "fish" else "2"}
     offered = hvshare(env=environment(_HVSHARE_COMPLETE=f"{shell}_complete", **words))
     assert "--verify" in offered.stdout
+    words = {"COMP_WORDS": "hvshare analyze du", "COMP_CWORD": "du" if shell == "fish" else "2"}
+    # The shell completes file names itself when it is told that they are wanted.
+    assert "file" in hvshare(env=environment(_HVSHARE_COMPLETE=f"{shell}_complete", **words)).stdout
 
 
 def test_version() -> None:

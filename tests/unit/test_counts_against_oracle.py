@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 import tempfile
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hvshare
+from hvshare.fingerprint import workers
 from hvshare.sharing import grouping
 from hvshare.sharing.counts import Counts
 from tests.guests import MemoryImage, content, full_vms, vms_with_gaps, write_raw
@@ -60,6 +62,21 @@ def test_raw_files(vms: list[list[bytes]]) -> None:
         paths = [write_raw(Path(folder, f"{number}.raw"), vm) for number, vm in enumerate(vms)]
         images = hvshare.open_images([str(path) for path in paths])
         check(report_of(images), list(vms))
+        for image in images:
+            image.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux only")
+@given(st.lists(full_vms, min_size=1, max_size=3), st.integers(1, 9))
+@settings(max_examples=25, deadline=None)
+def test_raw_files_read_by_several_processes(vms: list[list[bytes]], task_pages: int) -> None:
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workers, "_WORTH_FORKING", 0)
+        patch.setattr(workers, "_EXTENT_PAGES", task_pages)
+        paths = [write_raw(Path(folder, f"{number}.raw"), vm) for number, vm in enumerate(vms)]
+        images = hvshare.open_images([str(path) for path in paths])
+        fingerprints = hvshare.fingerprint_images(images, jobs=3)
+        check(hvshare.measure(fingerprints, [PAGE * pages for pages in FRAME_PAGES]), list(vms))
         for image in images:
             image.close()
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from collections import Counter
 
 import numpy as np
@@ -64,3 +65,20 @@ def test_digests_alike_in_all_leading_bits_are_told_apart() -> None:
 def test_sample_of_repeated_contents_stops_at_the_limit() -> None:
     vm = np.repeat(np.arange(1000, dtype=np.uint64) << np.uint64(54), 2)
     assert repeated_contents([vm], 5).tolist() == [number << 54 for number in range(5)]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.7, 1.0])
+def test_memory_stays_bounded_whatever_repeats(share: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grouping, "default_jobs", lambda: 64)
+    pages = 1 << 21
+    vm = np.random.default_rng(1).integers(0, 2**64, pages, dtype=np.uint64)
+    vm[: int(share * pages)] = 0xCC
+    classes = [np.zeros(pages, np.uint8)]
+    tracemalloc.start()
+    groups = group([vm], top=1, classes=classes)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # Of 24 bytes a page in all, digests take 8 and classes 1.
+    assert peak < 15 * pages
+    assert groups.distinct == pages - int(share * pages) + (share > 0)
+    assert [each.copies for each in groups.frequent] == ([int(share * pages)] if share else [])
