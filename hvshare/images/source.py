@@ -7,7 +7,7 @@ import errno
 import fcntl
 import os
 import stat
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 
 from hvshare.caveats import Caveat
 from hvshare.errors import (
@@ -17,9 +17,6 @@ from hvshare.errors import (
     ResourceError,
     UnreadableImageError,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _PIPE_BYTES: Final = 1 << 20
 
@@ -134,7 +131,7 @@ class Source:
         UnreadableImageError
             If the operating system reports an error.
         """
-        filled = 0
+        filled = self.pread_some(buffer, offset)
         while filled < len(buffer):
             count = self.pread_some(buffer[filled:], offset + filled)
             if not count:
@@ -143,13 +140,17 @@ class Source:
 
     def pread_some(self, buffer: memoryview, offset: int) -> int:
         """Read into a buffer from a position; 0 at the end of the file."""
-        with _naming(self.path, offset):
+        try:
             return os.preadv(self.fd, [buffer], offset)
+        except OSError as error:
+            raise _unreadable(error, self.path, offset) from error
 
     def read_some(self, buffer: memoryview, offset: int) -> int:
         """Read on into a buffer; 0 at the end. The offset is for errors."""
-        with _naming(self.path, offset):
+        try:
             return os.readv(self.fd, [buffer])
+        except OSError as error:
+            raise _unreadable(error, self.path, offset) from error
 
     def check_unchanged(self, name: str) -> list[Caveat]:
         """Compare the file with what it was when it was opened.
@@ -161,8 +162,10 @@ class Source:
         """
         if self.size is None:
             return []
-        with _naming(self.path):
+        try:
             now = os.fstat(self.fd)
+        except OSError as error:
+            raise _unreadable(error, self.path) from error
         if stat.S_ISREG(now.st_mode) and now.st_size != self.size:
             raise self._changed(min(now.st_size, self.size))
         if now.st_mtime_ns == self._stat.st_mtime_ns:
@@ -246,15 +249,6 @@ def fill(stream: ByteStream, buffer: memoryview) -> int:
     while filled < len(buffer) and (count := stream.readinto(buffer[filled:])):
         filled += count
     return filled
-
-
-@contextlib.contextmanager
-def _naming(path: str, offset: int | None = None) -> Iterator[None]:
-    """Turn an error of the operating system into one that names file and offset."""
-    try:
-        yield
-    except OSError as error:
-        raise _unreadable(error, path, offset) from error
 
 
 def _unreadable(error: OSError, path: str, offset: int | None = None) -> HvshareError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
+from rich.segment import Segment
 from rich.text import Text
 
 from hvshare.images.runs import RunKind
@@ -15,7 +16,7 @@ from hvshare.units import PAGE_SIZE, format_size
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rich.console import Console
+    from rich.console import Console, ConsoleOptions, RenderResult
     from rich.table import Table
 
     from hvshare.caveats import Caveat
@@ -52,7 +53,7 @@ def _print_inspection(inspection: Inspection, console: Console, *, all_runs: boo
     console.print(_facts(inspection))
     console.print()
     console.print(heading("Runs"))
-    console.print(_runs(inspection, None if all_runs else SHOWN_RUNS))
+    console.print(_RunLines(inspection, None if all_runs else SHOWN_RUNS))
     more = len(inspection.runs) - SHOWN_RUNS
     if more > 0 and not all_runs:
         console.print(Text(f"… and {more:,} more; --runs shows all", "dim"))
@@ -87,19 +88,20 @@ def _size(size: int) -> str:
     return f"{format_size(size)} ({size:,} bytes)"
 
 
-def _runs(inspection: Inspection, most: int | None) -> Text:
-    """Lay out runs in fixed columns: there may be hundreds of thousands, and a table measures each cell."""
-    end = f"{inspection.runs.end_gfn * PAGE_SIZE:#x}"
-    columns = f"{{:>{max(14, len(end))}}}  {{:>{max(14, len(end))}}}  {{:>15}}  {{:>11}}  {{}}"
-    lines = [columns.format("first address", "last address", "pages", "size", "kind")]
-    lines += [
-        columns.format(
-            f"{run.first_gfn * PAGE_SIZE:#x}",
-            f"{run.end_gfn * PAGE_SIZE - 1:#x}",
-            f"{run.pages:,}",
-            format_size(run.pages * PAGE_SIZE),
-            run.kind.name,
-        )
-        for run in islice(inspection.runs, most)
-    ]
-    return Text("\n".join(lines))
+class _RunLines:
+    """Runs in fixed columns, past the layout of the console: there may be hundreds of thousands."""
+
+    def __init__(self, inspection: Inspection, most: int | None) -> None:
+        self._inspection = inspection
+        self._most = most
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Give the lines, headed by what their columns are."""
+        end = f"{self._inspection.runs.end_gfn * PAGE_SIZE:#x}"
+        columns = f"{{:>{max(13, len(end))}}}  {{:>{max(13, len(end))}}}  {{:>15}}  {{:>11}}  {{}}\n"
+        head = columns.format("First address", "Last address", "Pages", "Size", "Kind")
+        yield Segment(head, console.get_style("dim"))
+        for run in islice(self._inspection.runs, self._most):
+            first, last = run.first_gfn * PAGE_SIZE, run.end_gfn * PAGE_SIZE - 1
+            size = format_size(run.pages * PAGE_SIZE)
+            yield Segment(columns.format(f"{first:#x}", f"{last:#x}", f"{run.pages:,}", size, run.kind.name))
