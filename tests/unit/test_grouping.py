@@ -70,7 +70,7 @@ def test_sample_of_repeated_contents_stops_at_the_limit() -> None:
 @pytest.mark.parametrize("share", [0.0, 0.7, 1.0])
 def test_memory_stays_bounded_whatever_repeats(share: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grouping, "default_jobs", lambda: 64)
-    pages = 1 << 21
+    pages = 1 << 22
     vm = np.random.default_rng(1).integers(0, 2**64, pages, dtype=np.uint64)
     vm[: int(share * pages)] = 0xCC
     classes = [np.zeros(pages, np.uint8)]
