@@ -15,6 +15,8 @@ from hvshare.images.runs import RunKind
 from hvshare.units import PAGE_SIZE, check_frame_size
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from hvshare.caveats import Caveat
@@ -117,7 +119,8 @@ class Fingerprints:
         if pages == 1:
             return FrameDigests(frame_size, self.digests, self.runs.pages_of(RunKind.ZERO), 0)
         known = Coverage(self.runs, (RunKind.PRESENT, RunKind.ZERO))
-        digests = self._large_digests(pages, known)
+        parts = [_digest_frames(rows) for rows in self.frame_rows(frame_size)]
+        digests = np.concatenate([np.empty(0, np.uint64), *parts])
         first, end = known.merged()
         first_whole, end_whole = -(-first // pages), end // pages
         whole = int(np.maximum(end_whole - first_whole, 0).sum())
@@ -126,12 +129,25 @@ class Fingerprints:
         partial = len(set(edges.tolist()))
         return FrameDigests(frame_size, digests, whole - len(digests), partial)
 
-    def _large_digests(self, pages: int, known: Coverage) -> NDArray[np.uint64]:
-        """Digest the whole frames that hold a PRESENT page."""
+    def frame_rows(self, frame_size: int) -> Iterator[NDArray[np.uint64]]:
+        """Give what the digests of larger frames are made of, some frames at a time.
+
+        Parameters
+        ----------
+        frame_size : int
+            Bytes.
+
+        Yields
+        ------
+        ndarray of uint64, shape (n, pages of a frame)
+            The digests of the pages of each whole frame that holds a PRESENT page, in ascending order of
+            address, as in `FrameDigests.digests`.
+        """
+        pages = frame_size // PAGE_SIZE
+        known = Coverage(self.runs, (RunKind.PRESENT, RunKind.ZERO))
         present = Coverage(self.runs, (RunKind.PRESENT,))
         frames = _touched_frames(present, pages)
         batch = max(1, _BATCH_PAGES // pages)
-        parts = [np.empty(0, np.uint64)]
         for start in range(0, len(frames), batch):
             wanted = frames[start : start + batch]
             whole = known.below((wanted + 1) * pages) - known.below(wanted * pages) == pages
@@ -142,8 +158,7 @@ class Fingerprints:
                 slots = np.full(len(wanted) * pages, ZERO_DIGEST, np.uint64)
                 slots[np.searchsorted(wanted, gfns // pages) * pages + gfns % pages] = self.digests[low:high]
             rows = slots.reshape(-1, pages)
-            parts.append(_digest_frames(rows if whole.all() else rows[whole]))
-        return np.concatenate(parts)
+            yield rows if whole.all() else rows[whole]
 
 
 def _digest_frames(rows: NDArray[np.uint64]) -> NDArray[np.uint64]:

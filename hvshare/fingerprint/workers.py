@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _EXTENT_PAGES: Final = 8192
 _PIPE_BYTES: Final = 1 << 20
 _LENGTH: Final = struct.Struct("=Q")
-_MOST_TASKS: Final = 8192
+_MOST_TASKS: Final = 512  # 4 bytes each: they fit in the smallest pipe
 _WORTH_FORKING: Final = 16384  # pages; below 64 MiB a process takes longer to start than to work
 
 
@@ -232,11 +232,10 @@ class Workers:
             self._start(count)
 
     def _start(self, count: int) -> None:
-        # Whoever reads four bytes from this file has the task of that number: forked processes share the
-        # offset of a file, and the kernel moves it for one reader at a time.
-        numbers = os.memfd_create("tasks")
-        os.write(numbers, array("I", range(len(self._tasks))).tobytes())
-        os.lseek(numbers, 0, os.SEEK_SET)
+        # Whoever reads four bytes from this pipe has the task of that number; its end is the end of work.
+        numbers, write_end = os.pipe()
+        os.write(write_end, array("I", range(len(self._tasks))).tobytes())
+        os.close(write_end)
         # A worker must not see Ctrl-C before it ignores it: the terminal sends it to the whole group.
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         try:

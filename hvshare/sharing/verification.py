@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from hvshare.caveats import Caveat
+from hvshare.fingerprint.coverage import Coverage
 from hvshare.fingerprint.pages import BLOCK_PAGES
+from hvshare.images.runs import RunKind
 from hvshare.sharing.caveats import DIGESTS_ONLY
 from hvshare.sharing.grouping import repeated_contents
 from hvshare.units import PAGE_SIZE, format_size
@@ -37,8 +39,10 @@ class Verification:
         Repeated contents that there are, zero apart; zero pages are told by their bytes anyway.
     pages : int
         Pages that were compared with the first copy of their content.
-    unequal : int
-        Pages that differ from it.
+    frames : int
+        Larger frames that were compared with the first one of equal digest, by the digests of their pages.
+    unequal, unequal_frames : int
+        Pages and larger frames that differ from it.
     caveats : tuple of Caveat
         What reading the images again has shown.
     """
@@ -46,7 +50,9 @@ class Verification:
     contents: int
     all_contents: int
     pages: int
+    frames: int
     unequal: int
+    unequal_frames: int
     caveats: tuple[Caveat, ...] = ()
 
     def noted_in(self, report: SharingReport) -> SharingReport:
@@ -60,14 +66,15 @@ class Verification:
         """Put it into words."""
         compared = (
             f"{self.contents:,} of {self.all_contents:,} repeated contents were compared byte by byte, "
-            f"{self.pages:,} pages ({format_size(self.pages * PAGE_SIZE)}) in all: "
+            f"{self.pages:,} pages ({format_size(self.pages * PAGE_SIZE)}) in all, "
+            f"and {self.frames:,} larger frames by the digests of their pages: "
         )
-        if self.unequal:
+        if self.unequal or self.unequal_frames:
             return Caveat(
                 "unequal-pages",
                 compared
-                + f"{self.unequal:,} pages differ from those of equal digest, so savings are too high "
-                "by about as many frames",
+                + f"{self.unequal:,} pages and {self.unequal_frames:,} larger frames differ from those "
+                "of equal digest, so savings are too high by about as many frames",
                 "if the image was not written to meanwhile, report this: it should not occur",
             )
         if self.contents < self.all_contents:
@@ -79,7 +86,7 @@ class Verification:
         return Caveat(
             "verified",
             compared + "all alike",
-            "none is needed at 4 KB; larger frames rest on the digests of their pages",
+            "none is needed: no figure rests on a digest alone",
         )
 
 
@@ -116,34 +123,57 @@ def verify(
     ImageError
         If an image cannot be read again.
     """
-    sample = repeated_contents([each.digests for each in fingerprints], max(1, limit // PAGE_SIZE))
-    comparison = _Comparison(sample)
+    most = max(1, limit // PAGE_SIZE)
+    sample = repeated_contents([each.digests for each in fingerprints], most)
+    pages = _Comparison(sample, np.empty((len(sample), PAGE_SIZE), np.uint8))
     buffer = memoryview(bytearray(BLOCK_PAGES * PAGE_SIZE))
     rows = np.frombuffer(buffer, np.uint8).reshape(-1, PAGE_SIZE)
     caveats: list[Caveat] = []
     for index, (image, each) in enumerate(zip(images, fingerprints, strict=True)):
-        position = 0
+        present = Coverage(each.runs, (RunKind.PRESENT,))
         for block in image.blocks(buffer):
-            comparison.add(rows[: block.pages], each.digests[position : position + block.pages])
-            position += block.pages
+            position = int(present.below(np.array([block.first_gfn]))[0])
+            pages.add(rows[: block.pages], each.digests[position : position + block.pages])
             if on_progress:
                 on_progress(index, block.source_bytes)
         caveats += image.finish()
-    all_contents = sum(each.contents for each in report.copies if each.fewest > 1)
-    return Verification(len(sample), all_contents, comparison.pages, comparison.unequal, tuple(caveats))
+    frames = [_compare_frames(fingerprints, size, limit) for size in report.pooled if size > PAGE_SIZE]
+    return Verification(
+        len(sample),
+        sum(each.contents for each in report.copies if each.fewest > 1),
+        pages.compared,
+        sum(each.compared for each in frames),
+        pages.unequal,
+        sum(each.unequal for each in frames),
+        tuple(caveats),
+    )
+
+
+def _compare_frames(fingerprints: Sequence[Fingerprints], frame_size: int, limit: int) -> _Comparison:
+    """Compare larger frames of equal digest by the digests of their pages."""
+    frame_pages = frame_size // PAGE_SIZE
+    digests = [each.frames(frame_size).digests for each in fingerprints]
+    sample = repeated_contents(digests, max(1, limit // (8 * frame_pages)))
+    frames = _Comparison(sample, np.empty((len(sample), frame_pages), np.uint64))
+    for each, of_vm in zip(fingerprints, digests, strict=True):
+        position = 0
+        for rows in each.frame_rows(frame_size):
+            frames.add(rows, of_vm[position : position + len(rows)])
+            position += len(rows)
+    return frames
 
 
 class _Comparison:
     """The first copy of each content of a sample, and what came of comparing others with it."""
 
-    def __init__(self, sample: NDArray[np.uint64]) -> None:
+    def __init__(self, sample: NDArray[np.uint64], room: NDArray[Any]) -> None:
         self._sample = sample
-        self._first = np.empty((len(sample), PAGE_SIZE), np.uint8)
+        self._first = room
         self._held = np.zeros(len(sample), bool)
-        self.pages = 0
+        self.compared = 0
         self.unequal = 0
 
-    def add(self, rows: NDArray[np.uint8], digests: NDArray[np.uint64]) -> None:
+    def add(self, rows: NDArray[Any], digests: NDArray[np.uint64]) -> None:
         if not len(self._sample):
             return
         content = np.minimum(np.searchsorted(self._sample, digests), len(self._sample) - 1)
@@ -154,5 +184,5 @@ class _Comparison:
         self._first[new] = rows[wanted[first]]
         self._held[new] = True
         alike = (rows[wanted] == self._first[content]).all(axis=1)
-        self.pages += len(wanted) - len(new)
+        self.compared += len(wanted) - len(new)
         self.unequal += int(np.count_nonzero(~alike))

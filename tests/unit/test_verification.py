@@ -31,6 +31,20 @@ def test_pages_that_differ_in_spite_of_equal_digests_are_found(tmp_path: Path) -
     assert "digests-only" not in codes
 
 
+def test_larger_frames_that_differ_in_spite_of_equal_digests_are_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("hvshare.fingerprint.fingerprints.xxh3_64_intdigest", lambda _row: 1)
+    image = MemoryImage("vm", [content(1 + number % 4) for number in range(8)] + [content(9)] * 4)
+    fingerprints = hvshare.fingerprint_images([image])
+    report = hvshare.measure(fingerprints, [4 * PAGE])
+    assert report.pooled[4 * PAGE].distinct == 1
+    found = hvshare.verify([image], fingerprints, report)
+    # Of three frames that look alike, the second is like the first and the third is not.
+    assert (found.frames, found.unequal, found.unequal_frames) == (2, 0, 1)
+    assert found.caveat().code == "unequal-pages"
+
+
 def test_an_image_that_is_never_complete_is_told() -> None:
     class Lacking(MemoryImage):
         def blocks(self, buffer: memoryview, span: tuple[int, int] | None = None) -> Iterator[PageBlock]:
