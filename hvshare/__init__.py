@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from hvshare.fingerprint.fingerprints import Fingerprints, FrameDigests
     from hvshare.fingerprint.hashing import Hashing, fingerprint_images
     from hvshare.images.image import GuestImage, PageBlock
+    from hvshare.images.options import ReadingOptions
     from hvshare.images.registry import open_image, open_images
     from hvshare.images.runs import Run, RunKind, Runs
     from hvshare.sharing.counts import Counts
@@ -42,6 +43,7 @@ __all__ = [
     "ImageError",
     "ImageSharing",
     "PageBlock",
+    "ReadingOptions",
     "Run",
     "RunKind",
     "Runs",
@@ -61,6 +63,7 @@ _HOMES = {
     "fingerprint.fingerprints": ("Fingerprints", "FrameDigests"),
     "fingerprint.hashing": ("Hashing", "fingerprint_images"),
     "images.image": ("GuestImage", "PageBlock"),
+    "images.options": ("ReadingOptions",),
     "images.registry": ("open_image", "open_images"),
     "images.runs": ("Run", "RunKind", "Runs"),
     "sharing.counts": ("Counts",),

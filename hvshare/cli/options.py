@@ -13,7 +13,8 @@ import click
 from hvshare.caveats import Caveat
 from hvshare.cli.interrupts import deferred_interrupts
 from hvshare.errors import ImageError, SizeError, UnreadableImageError
-from hvshare.images.registry import IMAGE_FORMATS, open_images
+from hvshare.images.options import DEFAULT_SPOOL_LIMIT, IMAGE_FORMATS, ReadingOptions
+from hvshare.images.registry import open_images
 from hvshare.images.runs import RunKind
 from hvshare.report.text import printable
 from hvshare.units import check_frame_size, parse_size
@@ -130,6 +131,24 @@ def image_options(command: Command) -> Command:
                 help="What holes of a sparse file mean: zero pages, or pages that the image does not hold.",
             ),
             click.option(
+                "--device-memory",
+                is_flag=True,
+                help="Count BIOS ROM and video memory too, which are left out otherwise.",
+            ),
+            click.option(
+                "--read-swapped",
+                is_flag=True,
+                help="Read pages of a running guest that are swapped out, which swaps them in.",
+            ),
+            click.option(
+                "--spool-limit",
+                type=SizeType(),
+                default=DEFAULT_SPOOL_LIMIT,
+                metavar="SIZE",
+                help="The most that a stream may take in a temporary file, if its format has to be read at "
+                "any position.  [default: 16G]",
+            ),
+            click.option(
                 "--skip-unreadable",
                 is_flag=True,
                 help="Leave out images that cannot be used, and exit with 3.",
@@ -197,12 +216,14 @@ class Inputs:
     ----------
     paths : sequence of str
         As given.
-    image_format, holes : str
-        As given.
     skip : bool
         Whether images that cannot be used are left out.
     talk : Talk
         Told of images that are left out.
+    holes : str
+        As given.
+    **reading
+        The other options of `image_options`.
 
     Raises
     ------
@@ -212,9 +233,7 @@ class Inputs:
         If standard input is named twice.
     """
 
-    def __init__(
-        self, paths: Sequence[str], *, image_format: str, holes: str, skip: bool, talk: Talk
-    ) -> None:
+    def __init__(self, paths: Sequence[str], *, skip: bool, talk: Talk, holes: str, **reading: Any) -> None:
         if paths.count("-") > 1:
             raise click.UsageError("Standard input ('-') can be read only once.")
         _allow_open_files(len(paths))
@@ -222,7 +241,7 @@ class Inputs:
         self.left_out: list[ImageError] = []
         self.on_error = self.leave_out if skip else None
         self.images: list[GuestImage] = open_images(
-            paths, image_format=image_format, holes=RunKind[holes.upper()], on_error=self.on_error
+            paths, options=ReadingOptions(holes=RunKind[holes.upper()], **reading), on_error=self.on_error
         )
         self.keep(range(len(self.images)))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hvshare.errors import HvshareError, ImageError, WorkerError
-from hvshare.fingerprint.workers import Extent, Failure, StreamEnd, Workers
+from hvshare.fingerprint.workers import DigestBatch, Failure, StreamEnd, Workers
 from hvshare.images.runs import RunKind, Runs
 
 if TYPE_CHECKING:
@@ -33,18 +33,16 @@ class _Collector:
     def complete(self) -> bool:
         return not (self.grows or self.missing or self.failed)
 
-    def add(self, extent: Extent) -> None:
-        pages = len(extent.digests) // 8
+    def add(self, batch: DigestBatch) -> None:
         if self.grows:
-            self.runs.append(extent.first_gfn, pages, RunKind.PRESENT)
-            self.digests += extent.digests
+            self.digests += batch.digests
         else:
-            at = 8 * extent.position
-            self.digests[at : at + len(extent.digests)] = extent.digests
-            self.missing -= pages
+            at = 8 * batch.position
+            self.digests[at : at + len(batch.digests)] = batch.digests
+            self.missing -= len(batch.digests) // 8
 
-    def end(self, caveats: list[Caveat]) -> None:
-        self.caveats = caveats
+    def end(self, end: StreamEnd) -> None:
+        self.runs, self.caveats = end.runs, end.caveats
         self.grows = False
 
     def fail(self) -> None:
@@ -131,12 +129,12 @@ class Hashing:
 
     def _take(self, message: Message, collector: _Collector) -> None:
         match message:
-            case Extent():
+            case DigestBatch():
                 collector.add(message)
                 if self.on_progress:
                     self.on_progress(message.image, message.source_bytes)
             case StreamEnd():
-                collector.end(message.caveats)
+                collector.end(message)
             case Failure():
                 self._fail(message.error, collector)
 

@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 
     from hvshare.caveats import Caveat
     from hvshare.images.image import GuestImage
+    from hvshare.images.runs import Runs
 
-_EXTENT_PAGES: Final = 8192
+_BATCH_PAGES: Final = 8192
 _PIPE_BYTES: Final = 1 << 20
 _LENGTH: Final = struct.Struct("=Q")
 _MOST_TASKS: Final = 512  # 4 bytes each: they fit in the smallest pipe
@@ -57,7 +58,7 @@ class Task(NamedTuple):
     pages: int
 
 
-class Extent(NamedTuple):
+class DigestBatch(NamedTuple):
     """Digests of pages that follow each other among the PRESENT pages of an image.
 
     Attributes
@@ -66,8 +67,6 @@ class Extent(NamedTuple):
         Index of the image.
     position : int
         PRESENT pages of the image before these.
-    first_gfn : int
-        Guest frame number of the first page.
     digests : bytes
         8 bytes a page, in the byte order of the machine.
     source_bytes : int
@@ -76,7 +75,6 @@ class Extent(NamedTuple):
 
     image: int
     position: int
-    first_gfn: int
     digests: bytes
     source_bytes: int
 
@@ -85,6 +83,7 @@ class StreamEnd(NamedTuple):
     """An image that could only be read whole has been."""
 
     image: int
+    runs: Runs
     caveats: list[Caveat]
 
 
@@ -95,7 +94,7 @@ class Failure(NamedTuple):
     error: HvshareError
 
 
-Message = Extent | StreamEnd | Failure
+Message = DigestBatch | StreamEnd | Failure
 
 
 def default_jobs() -> int:
@@ -109,7 +108,7 @@ def plan(images: Sequence[GuestImage]) -> list[Task]:
     """Cut images into tasks, those that cannot be cut first, since they take longest."""
     present = [image.runs.pages_of(RunKind.PRESENT) if image.runs is not None else 0 for image in images]
     tasks = [Task(index, None, 0, 0) for index, image in enumerate(images) if image.runs is None]
-    task_pages = max(_EXTENT_PAGES, -(-sum(present) // _MOST_TASKS))
+    task_pages = max(_BATCH_PAGES, -(-sum(present) // _MOST_TASKS))
     for index, image in enumerate(images):
         if image.runs is None:
             continue
@@ -126,7 +125,7 @@ def perform(task: Task, images: Sequence[GuestImage], buffer: BlockBuffer) -> It
 
     Yields
     ------
-    Extent
+    DigestBatch
         At least one for every 32 MiB of contents.
     StreamEnd
         At the end of an image that is read whole.
@@ -135,23 +134,22 @@ def perform(task: Task, images: Sequence[GuestImage], buffer: BlockBuffer) -> It
     """
     image = images[task.image]
     digests = array("Q")
-    position, first_gfn, source_bytes = task.position, 0, 0
+    position, source_bytes = task.position, 0
     try:
         for block in image.blocks(buffer.room, task.span):
-            # Where runs are known, the position says where digests belong, whatever lies between the pages.
-            jumps = image.runs is None and block.first_gfn != first_gfn + len(digests)
-            if digests and (jumps or len(digests) >= _EXTENT_PAGES):
-                yield Extent(task.image, position, first_gfn, digests.tobytes(), source_bytes)
+            # The position says where digests belong, whatever lies between the pages.
+            if len(digests) >= _BATCH_PAGES:
+                yield DigestBatch(task.image, position, digests.tobytes(), source_bytes)
                 position += len(digests)
                 digests, source_bytes = array("Q"), 0
-            if not digests:
-                first_gfn = block.first_gfn
             digests += buffer.digests(block.pages)
             source_bytes += block.source_bytes
         if digests:
-            yield Extent(task.image, position, first_gfn, digests.tobytes(), source_bytes)
+            yield DigestBatch(task.image, position, digests.tobytes(), source_bytes)
         if task.span is None:
-            yield StreamEnd(task.image, image.finish())
+            if image.streamed_runs is None:
+                raise ValueError("an image without runs has them once it was read")
+            yield StreamEnd(task.image, image.streamed_runs, image.finish())
     except HvshareError as error:
         yield Failure(task.image, error)
     except OSError as error:

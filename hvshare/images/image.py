@@ -20,7 +20,8 @@ class PageBlock(NamedTuple):
     first_gfn : int
         Guest frame number of the first page.
     pages : int
-        How many pages the buffer holds, from its start.
+        How many pages the buffer holds, from its start: PRESENT pages that follow each other. Where an image
+        has `runs`, pages of other kinds may lie between them; without, they are contiguous.
     source_bytes : int
         Bytes of the file that were taken up for it.
     """
@@ -28,6 +29,24 @@ class PageBlock(NamedTuple):
     first_gfn: int
     pages: int
     source_bytes: int
+
+
+class LeftOut(NamedTuple):
+    """Memory in an image that is none of the guest's RAM, and in no count.
+
+    Attributes
+    ----------
+    address : int
+        Guest physical address of its first byte.
+    size : int
+        Bytes.
+    what : str
+        What it is taken for, such as ``BIOS ROM``.
+    """
+
+    address: int
+    size: int
+    what: str
 
 
 class GuestImage(abc.ABC):
@@ -45,8 +64,20 @@ class GuestImage(abc.ABC):
         Where the format puts a page, in a few words.
     compression : str or None
         Name of the stream compression around it.
+    page_compression : str or None
+        How the format itself compresses pages, if it does.
+    tool : str or None
+        What wrote the image, where the file says so.
+    vmcoreinfo : bool or None
+        Whether the kernel's VMCOREINFO is there; None for formats that have no place for it.
+    details : dict of str to str
+        What else the format tells and a person would check, such as ``machine type``.
+    left_out : list of LeftOut
+        What is in the image and is no RAM of the guest.
     runs : Runs or None
         What is stored, hole or absent; None while only reading to the end can tell.
+    streamed_runs : Runs or None
+        The same for an image without `runs`, once the last block was taken.
     source_bytes : int or None
         Bytes that reading takes up in all, if that is known.
     can_reread : bool
@@ -62,7 +93,11 @@ class GuestImage(abc.ABC):
     format: str
     layout: str = ""
     compression: str | None = None
+    page_compression: str | None = None
+    tool: str | None = None
+    vmcoreinfo: bool | None = None
     runs: Runs | None = None
+    streamed_runs: Runs | None = None
     source_bytes: int | None = None
     can_reread: bool = True
     file_bytes: int | None = None
@@ -73,6 +108,8 @@ class GuestImage(abc.ABC):
         self.name = name
         self.path = path
         self.caveats: list[Caveat] = []
+        self.details: dict[str, str] = {}
+        self.left_out: list[LeftOut] = []
 
     @abc.abstractmethod
     def blocks(self, buffer: memoryview, span: tuple[int, int] | None = None) -> Iterator[PageBlock]:
@@ -89,7 +126,7 @@ class GuestImage(abc.ABC):
         Yields
         ------
         PageBlock
-            Blocks in the order in which the file stores them.
+            Blocks in ascending order of guest frame numbers.
 
         Raises
         ------

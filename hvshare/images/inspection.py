@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from hvshare.images.runs import RunKind, Runs
 from hvshare.units import PAGE_SIZE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from hvshare.caveats import Caveat
-    from hvshare.images.image import GuestImage
+    from hvshare.images.image import GuestImage, LeftOut
+    from hvshare.images.runs import Runs
 
 _BUFFER_PAGES: Final = 512
 
@@ -23,7 +23,11 @@ class Inspection:
 
     Attributes
     ----------
-    name, path, format, layout, compression : str
+    name, path, format, layout, compression, page_compression, tool, vmcoreinfo
+        As in `GuestImage`.
+    details : mapping of str to str
+        As in `GuestImage`.
+    left_out : tuple of LeftOut
         As in `GuestImage`.
     file_bytes, allocated_bytes : int or None
         Length of the file, and what it takes on its disk; None where there is no file.
@@ -38,6 +42,11 @@ class Inspection:
     format: str
     layout: str
     compression: str | None
+    page_compression: str | None
+    tool: str | None
+    vmcoreinfo: bool | None
+    details: Mapping[str, str]
+    left_out: tuple[LeftOut, ...]
     file_bytes: int | None
     allocated_bytes: int | None
     runs: Runs
@@ -70,17 +79,23 @@ def inspect(image: GuestImage, on_progress: Callable[[int, int], None] | None = 
     """
     runs = image.runs
     if runs is None:
-        runs = Runs()
         for block in image.blocks(memoryview(bytearray(_BUFFER_PAGES * PAGE_SIZE))):
-            runs.append(block.first_gfn, block.pages, RunKind.PRESENT)
             if on_progress:
                 on_progress(0, block.source_bytes)
+        runs = image.streamed_runs
+    if runs is None:
+        raise ValueError("an image without runs has them once it was read")
     return Inspection(
         image.name,
         image.path,
         image.format,
         image.layout,
         image.compression,
+        image.page_compression,
+        image.tool,
+        image.vmcoreinfo,
+        dict(image.details),
+        tuple(image.left_out),
         image.file_bytes,
         image.allocated_bytes,
         runs,

@@ -6,7 +6,7 @@ calls raw or padded. Holes of a sparse file read as zeros, by definition of POSI
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from hvshare.caveats import Caveat
 from hvshare.errors import EmptyImageError, UnsupportedImageError
@@ -17,9 +17,32 @@ from hvshare.images.sparse import data_extents
 from hvshare.units import PAGE_SIZE, format_size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
-    from hvshare.images.source import ByteStream, Source
+    from hvshare.images.opening import Opening
+    from hvshare.images.source import Source
+
+LAYOUT: Final = "byte N is guest physical address N"
+
+
+def read_raw(opening: Opening) -> GuestImage:
+    """Take an input as a raw image; see `hvshare.images.formats.Format.read`."""
+    holes = opening.options.holes
+    image: GuestImage
+    if opening.is_positioned:
+        image = RawImage(opening.name, opening.source, holes)
+    else:
+        image = StreamedRawImage(opening)
+    if holes != RunKind.ZERO and (opening.compression or opening.source.allocated_bytes is None):
+        image.caveats.append(
+            Caveat(
+                "holes-not-seen",
+                "what would be holes in a file are zeros in a stream or device, and count as zero pages",
+                "name the unpacked sparse file, for its holes to count as absent",
+                opening.name,
+            )
+        )
+    return image
 
 
 class RawImage(GuestImage):
@@ -41,20 +64,18 @@ class RawImage(GuestImage):
     """
 
     format = "raw"
+    layout = LAYOUT
 
     def __init__(self, name: str, source: Source, holes: RunKind = RunKind.ZERO) -> None:
         super().__init__(name, source.path)
-        if source.size is None:
-            raise ValueError("a stream has no positions")
         self._source = source
-        pages, tail = divmod(source.size, PAGE_SIZE)
+        pages, tail = divmod(source.end, PAGE_SIZE)
         if not pages:
             raise too_short(tail, source.path)
         if tail:
             self.caveats.append(tail_left_out(tail, name))
         self.runs: Runs = _page_runs(source, pages, holes)
         self.source_bytes: int = self.runs.pages_of(RunKind.PRESENT) * PAGE_SIZE
-        describe_file(self, source)
         if hole_pages := self.runs.pages_of(RunKind.ZERO):
             self.caveats.append(_holes_are_zero(hole_pages, name))
 
@@ -84,29 +105,20 @@ class StreamedRawImage(GuestImage):
 
     Parameters
     ----------
-    name : str
-        How reports call it.
-    source : Source
-        The opened input.
-    stream : callable
-        Gives the bytes of the image from its front; called more than once only if the source has a size.
-    compression : str or None
-        Name of the compression around the image.
+    opening : Opening
+        What it is read from.
     """
 
     format = "raw"
+    layout = LAYOUT
 
-    def __init__(
-        self, name: str, source: Source, stream: Callable[[], ByteStream], compression: str | None
-    ) -> None:
-        super().__init__(name, source.path)
-        self._source = source
-        self._stream = stream
+    def __init__(self, opening: Opening) -> None:
+        super().__init__(opening.name, opening.path)
+        self._source = opening.source
+        self._stream = opening.stream
         self._tail = 0
-        self.compression = compression
-        self.source_bytes = source.size
-        self.can_reread = source.size is not None
-        describe_file(self, source)
+        self.source_bytes = opening.source.size
+        self.can_reread = opening.can_reread
 
     def blocks(self, buffer: memoryview, span: tuple[int, int] | None = None) -> Iterator[PageBlock]:
         """Read the whole stream; see `GuestImage.blocks`."""
@@ -114,6 +126,7 @@ class StreamedRawImage(GuestImage):
             raise ValueError("a stream is read whole")
         stream = self._stream()
         gfn = taken = filled = 0
+        self.streamed_runs = Runs()
         while filled := fill(stream, buffer):
             pages, self._tail = divmod(filled, PAGE_SIZE)
             if pages:
@@ -124,6 +137,7 @@ class StreamedRawImage(GuestImage):
                 break
         if not gfn:
             raise too_short(self._tail, self.path)
+        self.streamed_runs.append(0, gfn, RunKind.PRESENT)
 
     def finish(self) -> list[Caveat]:
         """Tell what was left out and whether the file changed; see `GuestImage.finish`."""
@@ -153,14 +167,6 @@ def _page_runs(source: Source, pages: int, holes: RunKind) -> Runs:
             advice="leave --holes at zero, or name the full snapshot",
         )
     return runs
-
-
-def describe_file(image: GuestImage, source: Source) -> None:
-    """Tell an image what file it comes from."""
-    image.file_bytes = source.size
-    image.allocated_bytes = source.allocated_bytes
-    image.layout = "byte N is guest physical address N"
-    image.identity = source.identity
 
 
 def too_short(size: int, path: str) -> EmptyImageError:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Final
 
 from hvshare.caveats import Caveat
 from hvshare.errors import ImageError, UnsupportedImageError
-from hvshare.images.compression import DecompressedStream, recognise_compression
-from hvshare.images.raw import RawImage, StreamedRawImage
-from hvshare.images.runs import RunKind
-from hvshare.images.source import HEAD_BYTES, ByteStream, HeadedStream, Source, fill
+from hvshare.images.formats import recognise_format
+from hvshare.images.opening import Opening
+from hvshare.images.options import ReadingOptions
+from hvshare.images.raw import read_raw
 from hvshare.images.unsupported import recognise_unsupported
 
 if TYPE_CHECKING:
@@ -19,15 +19,10 @@ if TYPE_CHECKING:
 
     from hvshare.images.image import GuestImage
 
-IMAGE_FORMATS: Final = ("auto", "raw")
-"""What `open_image` takes as `image_format`."""
-
 _FORCE: Final = "--image-format raw reads it as it is"
 
 
-def open_image(
-    path: str, *, name: str = "", image_format: str = "auto", holes: RunKind = RunKind.ZERO
-) -> GuestImage:
+def open_image(path: str, *, name: str = "", options: ReadingOptions = ReadingOptions()) -> GuestImage:
     """Open a memory image and recognise what it is.
 
     Parameters
@@ -36,11 +31,8 @@ def open_image(
         A file, block device or pipe; ``-`` is standard input.
     name : str, optional
         How reports call it; the file name by default.
-    image_format : {"auto", "raw"}
-        ``raw`` takes the bytes as guest memory, whatever their magic says. Compressed streams are
-        unpacked all the same.
-    holes : RunKind
-        What holes of a sparse raw file mean.
+    options : ReadingOptions
+        How it is read.
 
     Returns
     -------
@@ -50,25 +42,22 @@ def open_image(
     Raises
     ------
     ImageError
-        If the input cannot be opened, is empty, or is of a format that cannot be read.
-    ValueError
-        If `image_format` is not one of `IMAGE_FORMATS`.
+        If the input cannot be opened, is empty, is damaged, or is of a format that cannot be read.
+    ResourceError
+        If a stream has to be copied to a temporary file and there is no room for it.
     """
-    if image_format not in IMAGE_FORMATS:
-        raise ValueError(f"image format {image_format!r} is not one of {', '.join(IMAGE_FORMATS)}")
-    source = Source(path)
+    opening = Opening(name or default_names([path])[0], path, options)
     try:
-        return _recognised(source, name or default_names([path])[0], image_format, holes)
+        return _recognised(opening)
     except BaseException:
-        source.close()
+        opening.close()
         raise
 
 
 def open_images(
     paths: Sequence[str],
     *,
-    image_format: str = "auto",
-    holes: RunKind = RunKind.ZERO,
+    options: ReadingOptions = ReadingOptions(),
     on_error: Callable[[ImageError], None] | None = None,
 ) -> list[GuestImage]:
     """Open several images under names that tell them apart.
@@ -77,8 +66,8 @@ def open_images(
     ----------
     paths : sequence of str
         As for `open_image`.
-    image_format, holes
-        As for `open_image`.
+    options : ReadingOptions
+        How they are read.
     on_error : callable, optional
         Receives the error of each input that cannot be used, which is then left out. Without it the
         first such error is raised, and nothing stays open.
@@ -97,7 +86,7 @@ def open_images(
     try:
         for path, name in zip(paths, default_names(paths), strict=True):
             try:
-                images.append(open_image(path, name=name, image_format=image_format, holes=holes))
+                images.append(open_image(path, name=name, options=options))
             except ImageError as error:
                 if on_error is None:
                     raise
@@ -139,64 +128,40 @@ def default_names(paths: Sequence[str]) -> list[str]:
     return list(unique)
 
 
-def _recognised(source: Source, name: str, image_format: str, holes: RunKind) -> GuestImage:
-    compression = recognise_compression(source.head)
-    if compression is None:
-        forced = _refuse_unsupported(source.head, name, source.path, image_format)
-        image: GuestImage = (
-            StreamedRawImage(name, source, source.stream, None)
-            if source.size is None
-            else RawImage(name, source, holes)
+def _recognised(opening: Opening) -> GuestImage:
+    forced = opening.options.image_format == "raw"
+    known = recognise_format(opening.head)
+    unsupported = recognise_unsupported(opening.head)
+    if forced:
+        image = read_raw(opening)
+        if named := known or unsupported:
+            opening.caveats.append(_read_as_raw(named.name, opening.name))
+    elif known is not None:
+        image = known.read(opening)
+    elif unsupported is not None:
+        raise UnsupportedImageError(
+            f"it is recognised as: {unsupported.name}",
+            path=opening.path,
+            advice=f"{unsupported.advice}, or {_FORCE}",
         )
     else:
-
-        def unpacked() -> ByteStream:
-            return DecompressedStream(source.stream(), compression, source.path)
-
-        stream = unpacked()
-        head = bytearray(HEAD_BYTES)
-        del head[fill(stream, memoryview(head)) :]
-        if nested := recognise_compression(bytes(head)):
-            raise UnsupportedImageError(
-                f"it is a {nested.name} stream within a {compression.name} stream",
-                path=source.path,
-                advice="unpack the outer one first",
-            )
-        forced = _refuse_unsupported(bytes(head), name, source.path, image_format)
-        headed = HeadedStream(stream, bytes(head))
-        image = StreamedRawImage(
-            name, source, (lambda: headed) if source.size is None else unpacked, compression.name
-        )
-    image.caveats.extend(forced)
-    if holes != RunKind.ZERO and image.allocated_bytes is None:
-        image.caveats.append(
-            Caveat(
-                "holes-not-seen",
-                "what would be holes in a file are zeros in a stream or device, and count as zero pages",
-                "name the unpacked sparse file, for its holes to count as absent",
-                name,
-            )
-        )
+        image = read_raw(opening)
+    source = opening.source
+    image.compression = None if opening.compression is None else opening.compression.name
+    image.file_bytes, image.allocated_bytes = source.file_bytes, source.allocated_bytes
+    image.identity = source.identity
+    image.caveats.extend(opening.caveats)
     return image
 
 
-def _refuse_unsupported(head: bytes, name: str, path: str, image_format: str) -> list[Caveat]:
-    unsupported = recognise_unsupported(head)
-    if unsupported is None:
-        return []
-    if image_format == "auto":
-        raise UnsupportedImageError(
-            f"it is recognised as: {unsupported.name}", path=path, advice=f"{unsupported.advice}, or {_FORCE}"
-        )
-    return [
-        Caveat(
-            "read-as-raw",
-            f"it is recognised as: {unsupported.name}, and was read as raw by order: headers count as pages, "
-            "and pages may not start where the file says",
-            "convert the dump to raw, unless these bytes are what you want to measure",
-            name,
-        )
-    ]
+def _read_as_raw(format_name: str, name: str) -> Caveat:
+    return Caveat(
+        "read-as-raw",
+        f"it is recognised as: {format_name}, and was read as raw by order: headers count as pages, and "
+        "pages may not start where the file says",
+        "let hvshare recognise the format, or convert the dump to raw",
+        name,
+    )
 
 
 def _tell_twins(images: list[GuestImage]) -> None:

@@ -7,7 +7,7 @@ import errno
 import fcntl
 import os
 import stat
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from hvshare.caveats import Caveat
 from hvshare.errors import (
@@ -15,13 +15,20 @@ from hvshare.errors import (
     HvshareError,
     ImageChangedError,
     ResourceError,
+    TruncatedImageError,
     UnreadableImageError,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _PIPE_BYTES: Final = 1 << 20
 
 HEAD_BYTES: Final = 4096
 """How much of a file is looked at to recognise it."""
+
+MOST_BUFFERS: Final = 1024
+"""Buffers that one system call fills (IOV_MAX of Linux)."""
 
 
 class ByteStream(Protocol):
@@ -33,6 +40,22 @@ class ByteStream(Protocol):
 
     def readinto(self, buffer: memoryview) -> int:
         """Fill at least one byte of the buffer; 0 at the end."""
+
+
+class Positioned(Protocol):
+    """Bytes that can be read at any position: of a file, or what a format makes of them."""
+
+    path: str
+
+    @property
+    def end(self) -> int:
+        """How many bytes there are."""
+
+    def pread(self, buffer: memoryview, offset: int) -> None:
+        """Fill a buffer from a position."""
+
+    def preadv(self, buffers: Sequence[memoryview], offset: int) -> None:
+        """Fill buffers one after another from a position; at most `MOST_BUFFERS` of them."""
 
 
 class Source:
@@ -49,6 +72,8 @@ class Source:
         Bytes, or None for what can only be read once from front to back.
     head : bytes
         The first bytes, up to `HEAD_BYTES`.
+    stat : os.stat_result
+        What the file was when it was opened.
 
     Raises
     ------
@@ -63,7 +88,7 @@ class Source:
         self.fd = -1
         try:
             self.fd = os.dup(0) if path == "-" else os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-            self._stat = os.fstat(self.fd)
+            self.stat = os.fstat(self.fd)
             self.size = self._seekable_size()
             self.head = self._read_head()
         except OSError as error:
@@ -77,7 +102,7 @@ class Source:
             raise EmptyImageError("it is empty", path=path, advice="check how the dump was made")
 
     def _seekable_size(self) -> int | None:
-        mode = self._stat.st_mode
+        mode = self.stat.st_mode
         if stat.S_ISDIR(mode):
             raise UnreadableImageError(
                 "it is a directory", path=self.path, advice="name the image files in it"
@@ -100,7 +125,7 @@ class Source:
             return os.lseek(self.fd, 0, os.SEEK_END)
         # A shell may hand over a file of which something was already read: then the rest is meant.
         if stat.S_ISREG(mode) and os.lseek(self.fd, 0, os.SEEK_CUR) == 0:
-            return self._stat.st_size
+            return self.stat.st_size
         return None
 
     def _read_head(self) -> bytes:
@@ -112,14 +137,32 @@ class Source:
         return head
 
     @property
+    def file_bytes(self) -> int | None:
+        """Length of the file that the user named, or None for what is no file."""
+        return self.size
+
+    @property
     def identity(self) -> tuple[int, int] | None:
         """Device and inode, or None for what is no file."""
-        return (self._stat.st_dev, self._stat.st_ino) if self.size is not None else None
+        return (self.stat.st_dev, self.stat.st_ino) if self.size is not None else None
 
     @property
     def allocated_bytes(self) -> int | None:
         """Bytes that the file takes on its disk, or None for what is no regular file."""
-        return self._stat.st_blocks * 512 if stat.S_ISREG(self._stat.st_mode) and self.size else None
+        return self.stat.st_blocks * 512 if stat.S_ISREG(self.stat.st_mode) and self.size else None
+
+    @property
+    def end(self) -> int:
+        """Bytes of the file.
+
+        Raises
+        ------
+        ValueError
+            If it is a stream, which has no known end.
+        """
+        if self.size is None:
+            raise ValueError("a stream has no positions")
+        return self.size
 
     def pread(self, buffer: memoryview, offset: int) -> None:
         """Fill a buffer from a position of the file.
@@ -137,6 +180,19 @@ class Source:
             if not count:
                 raise self._changed(offset + filled)
             filled += count
+
+    def preadv(self, buffers: Sequence[memoryview], offset: int) -> None:
+        """Fill buffers one after another from a position of the file; see `pread` for what is raised."""
+        try:
+            filled = os.preadv(self.fd, buffers, offset)
+        except OSError as error:
+            raise _unreadable(error, self.path, offset) from error
+        if filled == sum(map(len, buffers)):
+            return
+        for buffer in buffers:
+            self.pread(buffer[max(filled, 0) :], offset + max(filled, 0))
+            offset += len(buffer)
+            filled -= len(buffer)
 
     def pread_some(self, buffer: memoryview, offset: int) -> int:
         """Read into a buffer from a position; 0 at the end of the file."""
@@ -168,7 +224,7 @@ class Source:
             raise _unreadable(error, self.path) from error
         if stat.S_ISREG(now.st_mode) and now.st_size != self.size:
             raise self._changed(min(now.st_size, self.size))
-        if now.st_mtime_ns == self._stat.st_mtime_ns:
+        if now.st_mtime_ns == self.stat.st_mtime_ns:
             return []
         return [
             Caveat(
@@ -241,6 +297,79 @@ class HeadedStream:
         buffer[:count] = self._head[:count]
         self._head = self._head[count:]
         return count
+
+
+class LimitedStream:
+    """So many of the next bytes of a stream, which then goes on behind them."""
+
+    def __init__(self, stream: ByteStream, size: int) -> None:
+        self._stream = stream
+        self._left = size
+
+    @property
+    def source_bytes(self) -> int:
+        """Bytes taken from the file so far."""
+        return self._stream.source_bytes
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Fill at least one byte of the buffer; 0 at the end."""
+        count = self._stream.readinto(buffer[: self._left]) if self._left else 0
+        self._left -= count
+        return count
+
+
+def read_stream_part(stream: ByteStream, size: int, what: str, path: str, at: int) -> bytes:
+    """Read a header of a format from a stream; see `read_part`.
+
+    Returns
+    -------
+    bytes
+        Empty if the stream ends before its first byte.
+
+    Raises
+    ------
+    TruncatedImageError
+        If it ends later.
+    """
+    part = bytearray(size)
+    filled = fill(stream, memoryview(part))
+    if 0 < filled < size:
+        raise TruncatedImageError(
+            f"{what} of {size:,} bytes should be here, and the stream ends after {filled:,}",
+            path=path,
+            offset=at,
+            advice="copy or take the dump again",
+        )
+    return bytes(part[:filled])
+
+
+def read_part(data: Positioned, offset: int, size: int, what: str) -> bytes:
+    """Read a header or table of a format.
+
+    Parameters
+    ----------
+    data : Positioned
+        Where from.
+    offset, size : int
+        Bytes, as a header said: not to be trusted.
+    what : str
+        What is there, for the error.
+
+    Raises
+    ------
+    TruncatedImageError
+        If it does not lie within the data. Nothing is allocated then.
+    """
+    if not 0 <= offset <= offset + size <= data.end:
+        raise TruncatedImageError(
+            f"{what} of {size:,} bytes should be here, and the file ends at byte {data.end:,}",
+            path=data.path,
+            offset=offset,
+            advice="copy or take the dump again",
+        )
+    part = bytearray(size)
+    data.pread(memoryview(part), offset)
+    return bytes(part)
 
 
 def fill(stream: ByteStream, buffer: memoryview) -> int:

@@ -29,10 +29,8 @@ class UnsupportedFormat(NamedTuple):
 
 
 _MEMORY: Final = (
-    ("ELF file, such as a core dump", (b"\x7fELF",)),
     ("kdump-compressed dump", (b"KDUMP   ", b"DISKDUMP")),
     ("kdump-compressed dump in the flattened layout", (b"makedumpfile\0\0\0\0",)),
-    ("LiME dump", (b"EMiL",)),
     ("AVML dump", (b"AVML",)),
     ("QEMU migration stream", (b"QEVM",)),
     ("libvirt save file", (b"LibvirtQemudSave", b"LibvirtQemudPart")),
@@ -83,8 +81,8 @@ def recognise_unsupported(head: bytes) -> UnsupportedFormat | None:
 
     Examples
     --------
-    >>> recognise_unsupported(b"EMiL" + bytes(60)).name
-    'LiME dump'
+    >>> recognise_unsupported(b"conectix" + bytes(60)).name
+    'VHD disk image'
     >>> recognise_unsupported(bytes(64)) is None
     True
     """

@@ -76,9 +76,9 @@ def test_truncated_stream(tmp_path: Path, command: str) -> None:
 
 @BOTH
 def test_unsupported_format(tmp_path: Path, command: str) -> None:
-    (tmp_path / "core").write_bytes(b"\x7fELF".ljust(8192, b"\0"))
-    check_failed(hvshare(command, tmp_path / "core"), 1, "ELF", "--image-format raw")
-    assert hvshare(command, "--image-format", "raw", tmp_path / "core").returncode == 0
+    (tmp_path / "disk").write_bytes(b"conectix".ljust(8192, b"\0"))
+    check_failed(hvshare(command, tmp_path / "disk"), 1, "VHD", "--image-format raw")
+    assert hvshare(command, "--image-format", "raw", tmp_path / "disk").returncode == 0
 
 
 def test_image_that_shrinks_while_it_is_read(tmp_path: Path) -> None:

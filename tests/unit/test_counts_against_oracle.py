@@ -72,7 +72,7 @@ def test_raw_files(vms: list[list[bytes]]) -> None:
 def test_raw_files_read_by_several_processes(vms: list[list[bytes]], task_pages: int) -> None:
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(workers, "_WORTH_FORKING", 0)
-        patch.setattr(workers, "_EXTENT_PAGES", task_pages)
+        patch.setattr(workers, "_BATCH_PAGES", task_pages)
         paths = [write_raw(Path(folder, f"{number}.raw"), vm) for number, vm in enumerate(vms)]
         images = hvshare.open_images([str(path) for path in paths])
         fingerprints = hvshare.fingerprint_images(images, jobs=3)

@@ -16,7 +16,7 @@ from hvshare.errors import SizeError, WorkerError
 from hvshare.fingerprint import pages as pages_module
 from hvshare.fingerprint import workers
 from hvshare.fingerprint.pages import ZERO_DIGEST, BlockBuffer, digest_pages, fill_digests
-from hvshare.fingerprint.workers import Extent, Workers, perform, plan
+from hvshare.fingerprint.workers import DigestBatch, Workers, perform, plan
 from hvshare.images.image import PageBlock
 from hvshare.images.runs import RunKind
 from tests.guests import MemoryImage, content, vms_with_gaps
@@ -29,11 +29,11 @@ def test_blocks_and_tasks_of_any_size_give_the_same_digests(
 ) -> None:
     image = MemoryImage("vm", vm)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(workers, "_EXTENT_PAGES", task_pages)
+        patch.setattr(workers, "_BATCH_PAGES", task_pages)
         found: dict[int, int] = {}
         for task in plan([image]):
             for message in perform(task, [image], BlockBuffer(block_pages, chunk_pages)):
-                assert isinstance(message, Extent)
+                assert isinstance(message, DigestBatch)
                 digests = np.frombuffer(message.digests, np.uint64).tolist()
                 found.update(enumerate(digests, message.position))
     stored = [page for page in vm if page is not None]

@@ -15,6 +15,7 @@ from hvshare.errors import (
 )
 from hvshare.images.image import GuestImage
 from hvshare.images.inspection import inspect
+from hvshare.images.options import ReadingOptions
 from hvshare.images.registry import default_names
 from hvshare.images.runs import RunKind
 from hvshare.images.unsupported import UNSUPPORTED
@@ -71,7 +72,7 @@ def test_holes_are_zero_or_absent(tmp_path: Path) -> None:
         # Blocks of the file system may be larger than a page, but not than 64 KiB.
         assert image.runs.pages_of(RunKind.PRESENT) <= 2 * 16 + 1
         assert codes(image) == ["holes-are-zero"]
-    with hvshare.open_image(str(path), holes=RunKind.ABSENT) as image:
+    with hvshare.open_image(str(path), options=ReadingOptions(holes=RunKind.ABSENT)) as image:
         assert image.runs is not None
         assert image.runs.pages_of(RunKind.ZERO) == 0
         assert image.runs.pages_of(RunKind.ABSENT) >= 64 * MIB // PAGE - 33
@@ -87,7 +88,7 @@ def test_nothing_but_holes(tmp_path: Path) -> None:
     assert (counts[PAGE].zero, counts[PAGE].distinct) == (2048, 1)
     assert (counts[2 * MIB].zero, counts[2 * MIB].distinct) == (4, 1)
     with pytest.raises(UnsupportedImageError, match="nothing but holes"):
-        hvshare.open_image(path, holes=RunKind.ABSENT)
+        hvshare.open_image(path, options=ReadingOptions(holes=RunKind.ABSENT))
 
 
 def test_a_terabyte_of_holes_is_not_read(tmp_path: Path) -> None:
@@ -206,7 +207,7 @@ def test_known_formats_are_refused_by_name(tmp_path: Path, number: int) -> None:
         with pytest.raises(UnsupportedImageError, match="recognised as") as caught:
             hvshare.open_image(str(path))
         assert unsupported.name in str(caught.value)
-        with hvshare.open_image(str(path), image_format="raw") as image:
+        with hvshare.open_image(str(path), options=ReadingOptions(image_format="raw")) as image:
             assert codes(image) == ["read-as-raw"]
             assert read(image) == head.ljust(2 * PAGE, b"\0")
 

@@ -1,0 +1,58 @@
+"""The formats that are read, each by a module of its own that is imported when it is needed."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from hvshare.images.image import GuestImage
+    from hvshare.images.opening import Opening
+
+
+class Format(NamedTuple):
+    """A format that is read.
+
+    Attributes
+    ----------
+    name : str
+        In a few words, for people.
+    magics : tuple of bytes
+        What files of it start with.
+    module : str
+        The module of this package that has ``read(opening: Opening) -> GuestImage``.
+    """
+
+    name: str
+    magics: tuple[bytes, ...]
+    module: str
+
+    def read(self, opening: Opening) -> GuestImage:
+        """Make the image.
+
+        Raises
+        ------
+        ImageError
+            If the file contradicts the format, or is of a kind of it that cannot be read.
+        """
+        image: GuestImage = import_module(f"hvshare.images.{self.module}").read(opening)
+        return image
+
+
+FORMATS: Final = (
+    Format("ELF core", (b"\x7fELF",), "elf"),
+    Format("LiME dump", (b"EMiL",), "lime"),
+)
+
+
+def recognise_format(head: bytes) -> Format | None:
+    """Name the format that the first bytes of a file belong to, if it is one that is read.
+
+    Examples
+    --------
+    >>> recognise_format(b"EMiL" + bytes(60)).name
+    'LiME dump'
+    >>> recognise_format(bytes(64)) is None
+    True
+    """
+    return next((each for each in FORMATS if head.startswith(each.magics)), None)
