@@ -9,6 +9,11 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Any, TypeAlias
+
+    from numpy.typing import NDArray
+
+    Integers: TypeAlias = array[int] | NDArray[Any]
 
 
 class RunKind(enum.IntEnum):
@@ -85,6 +90,67 @@ class Runs:
             self.kinds.append(kind)
             self._present_before.append(self._pages[RunKind.PRESENT])
         self._pages[kind] += pages
+
+    @classmethod
+    def from_arrays(cls, first_gfns: Integers, lengths: Integers, kinds: Integers) -> Runs:
+        """Make runs out of arrays; see `extend`.
+
+        Examples
+        --------
+        >>> from array import array
+        >>> Runs.from_arrays(array("q", [4, 6, 20]), array("q", [2, 6, 8]), array("b", [0, 0, 2]))
+        Runs([(4, 8, <RunKind.PRESENT: 0>), (20, 8, <RunKind.ABSENT: 2>)])
+        """
+        runs = cls()
+        runs.extend(first_gfns, lengths, kinds)
+        return runs
+
+    def extend(self, first_gfns: Integers, lengths: Integers, kinds: Integers) -> None:
+        """Add many runs behind all others at once, joining those that continue each other.
+
+        Parameters
+        ----------
+        first_gfns, lengths : array of int64
+            Of each run, in ascending order: an ``array("q")``, or one of numpy.
+        kinds : array of int8
+            Values of `RunKind`: an ``array("b")``, or one of numpy.
+
+        Raises
+        ------
+        ValueError
+            If a run is empty, is of no kind, or does not lie behind all others, or if the arrays are not of
+            one length. Nothing is added then.
+        """
+        import numpy as np
+
+        first = np.frombuffer(first_gfns, np.int64)
+        pages = np.frombuffer(lengths, np.int64)
+        kind = np.frombuffer(kinds, np.int8)
+        if not len(first) == len(pages) == len(kind):
+            raise ValueError(f"{len(first)} starts, {len(pages)} lengths and {len(kind)} kinds of runs")
+        if not len(first):
+            return
+        end = first + pages
+        in_order = first[0] >= self.end_gfn and bool((first[1:] >= end[:-1]).all())
+        if not in_order or (end <= first).any() or kind.min() < 0 or kind.max() > max(_KINDS):
+            raise ValueError(
+                f"runs that are empty, of no kind, or not one behind the other and {self.end_gfn}"
+            )
+        heads = np.flatnonzero((first[1:] != end[:-1]) | (kind[1:] != kind[:-1])) + 1
+        heads = np.concatenate((np.zeros(1, np.int64), heads))
+        first, kind, pages = first[heads], kind[heads], np.add.reduceat(pages, heads)
+        if self.kinds and first[0] == self.end_gfn and kind[0] == self.kinds[-1]:
+            self.lengths[-1] += int(pages[0])
+            self._pages[kind[0]] += int(pages[0])
+            first, kind, pages = first[1:], kind[1:], pages[1:]
+        present = np.where(kind == RunKind.PRESENT, pages, 0)
+        before = np.cumsum(present) - present + self._pages[RunKind.PRESENT]
+        for each in _KINDS:
+            self._pages[each] += int(pages[kind == each].sum())
+        self.first_gfns.frombytes(first.tobytes())
+        self.lengths.frombytes(pages.tobytes())
+        self.kinds.frombytes(kind.tobytes())
+        self._present_before.frombytes(before.tobytes())
 
     @property
     def end_gfn(self) -> int:
