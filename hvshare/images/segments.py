@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from itertools import islice
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from hvshare.caveats import Caveat
@@ -9,7 +11,7 @@ from hvshare.errors import DamagedImageError, EmptyImageError, TruncatedImageErr
 from hvshare.images.extents import Extents
 from hvshare.images.runs import RunKind, Runs
 from hvshare.images.sparse import data_extents
-from hvshare.units import PAGE_SIZE, format_size
+from hvshare.units import PAGE_SIZE, format_share, format_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -81,12 +83,23 @@ def cut_pages_caveat(pages: int, name: str) -> list[Caveat]:
     return [
         Caveat(
             "cut-pages",
-            f"{pages:,} pages are in the image in part only, where a range of memory starts or ends within "
-            "them, and count as absent",
-            "nothing is wrong: firmware may keep the rest of such a page to itself",
+            "where a range of memory starts or ends within a page, the image holds a part of it only; so "
+            f"many pages count as absent: {pages:,}",
+            "nothing is wrong: firmware keeps parts of pages, and some versions of AVML drop the last byte",
             name,
         )
     ]
+
+
+def filtered_dump(absent: int, pages: int, name: str, what: str = "") -> Caveat:
+    """Say that so many pages were filtered out of a dump, and of what kinds."""
+    return Caveat(
+        "filtered-dump",
+        f"{absent:,} of {pages:,} pages ({format_share(absent, pages)}) were filtered out when the dump was "
+        f"written{what}; they count as absent, and all ratios are biased: they are those of what was kept",
+        "measure a dump that nothing was filtered out of",
+        name,
+    )
 
 
 def lay_out(segments: Iterable[Segment], data: Positioned, address_limit: int = ADDRESS_LIMIT) -> PageLayout:
@@ -229,13 +242,16 @@ def with_holes(segments: Iterable[Segment], source: Source, kind: RunKind) -> It
         The same memory, in more pieces. A page that lies in a hole in part only is PRESENT.
     """
     data = list(data_extents(source.fd, source.end))
+    stops = [stop for _, stop in data]
     for each in segments:
         if each.kind != RunKind.PRESENT:
             yield each
             continue
         at, end = each.offset, each.offset + each.size
         base = at - each.address % PAGE_SIZE
-        for start, stop in data:
+        for start, stop in islice(data, bisect_right(stops, base), None):
+            if start >= end + PAGE_SIZE:
+                break
             # Page by page of the guest, so that no page is part hole and part data.
             low = max(base + (start - base) // PAGE_SIZE * PAGE_SIZE, at)
             high = min(base - (base - stop) // PAGE_SIZE * PAGE_SIZE, end)

@@ -19,6 +19,8 @@ from hvshare.images.runs import RunKind
 from tests.guests import ZERO, content
 from tests.oracle import PAGE
 
+_MOST_LISTED = 1 << 14
+
 Memory = Mapping[int, bytes | None]
 """Pages by guest frame number; None for those that the image does not hold. Others are no memory."""
 
@@ -35,16 +37,19 @@ class ReadBack:
         By guest frame number.
     caveats : frozenset of str
         The codes of its caveats.
+    unlisted : Counter of RunKind
+        How many pages are not in `memory`, because their runs are too long to list and hold no bytes.
     """
 
     memory: dict[int, bytes | None]
     kinds: dict[int, RunKind]
     caveats: frozenset[str]
+    unlisted: Counter[RunKind]
 
     @property
-    def contents(self) -> Counter[bytes | None]:
+    def contents(self) -> Counter[bytes | RunKind | None]:
         """How often each content occurs, wherever it is, with None for absent pages."""
-        return Counter(self.memory.values())
+        return Counter[bytes | RunKind | None](self.memory.values()) + Counter(self.unlisted)
 
 
 def read_image(image: GuestImage, block_pages: int = 3) -> ReadBack:
@@ -55,8 +60,12 @@ def read_image(image: GuestImage, block_pages: int = 3) -> ReadBack:
     assert runs is not None
     memory: dict[int, bytes | None] = {}
     kinds = {}
+    unlisted: Counter[RunKind] = Counter()
     at = 0
     for run in runs:
+        if run.kind != RunKind.PRESENT and run.pages > _MOST_LISTED:
+            unlisted[run.kind] += run.pages
+            continue
         for gfn in range(run.first_gfn, run.end_gfn):
             kinds[gfn] = run.kind
             memory[gfn] = ZERO if run.kind == RunKind.ZERO else None
@@ -64,7 +73,8 @@ def read_image(image: GuestImage, block_pages: int = 3) -> ReadBack:
                 memory[gfn] = present[at : at + PAGE]
                 at += PAGE
     assert at == len(present)
-    return ReadBack(memory, kinds, frozenset(each.code for each in (*image.caveats, *image.finish())))
+    caveats = frozenset(each.code for each in (*image.caveats, *image.finish()))
+    return ReadBack(memory, kinds, caveats, unlisted)
 
 
 def read_back(
