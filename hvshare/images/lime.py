@@ -2,7 +2,7 @@
 
 Source: LiME, ``src/lime.h`` and ``doc/README.md``: magic 0x4C694D45, version 1, first address, last address
 (inclusive), 8 reserved bytes; little-endian. AVML writes the same where it does not compress
-(``src/image.rs``).
+(``src/image.rs``), and may leave out blocks that are all zero.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ from hvshare.images.segments import MOST_SEGMENTS, Segment, lay_out
 from hvshare.images.source import LimitedStream, read_part, read_stream_part
 from hvshare.images.stored import StoredImage
 from hvshare.images.streamed import StreamedRange, StreamedRanges
+from hvshare.images.zero_blocks import ZeroBlocks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from hvshare.caveats import Caveat
     from hvshare.images.image import GuestImage
     from hvshare.images.opening import Opening
     from hvshare.images.source import ByteStream, Source
@@ -32,17 +34,18 @@ def read(opening: Opening) -> GuestImage:
     """Make an image of a LiME dump; see `hvshare.images.formats.Format.read`."""
     image: GuestImage
     if opening.is_positioned:
-        source = opening.source
-        layout = lay_out(_segments(source), source)
+        source, left_out = opening.source, ZeroBlocks(by_avml=False)
+        segments = list(_segments(source, left_out))
+        layout = lay_out([*segments, *left_out.between(segments)], source)
         image = StoredImage(opening.name, source, layout.runs, layout.extents)
-        image.caveats += layout.caveats(opening.name)
+        image.caveats += layout.caveats(opening.name) + left_out.caveats(opening.name)
     else:
-        image = StreamedRanges(opening, _ranges)
+        image = _StreamedLime(opening)
     image.format, image.layout = "lime", _LAYOUT
     return image
 
 
-def _segments(source: Source) -> Iterator[Segment]:
+def _segments(source: Source, left_out: ZeroBlocks) -> Iterator[Segment]:
     at = count = 0
     while at < source.end:
         header = read_part(source, at, RANGE_HEADER.size, "the header of a range of memory")
@@ -52,14 +55,34 @@ def _segments(source: Source) -> Iterator[Segment]:
             raise DamagedImageError(
                 "it has more ranges of memory than any guest", path=source.path, offset=at
             )
+        left_out.see(size)
         yield Segment(address, size, at + RANGE_HEADER.size, told_at=at)
         at += RANGE_HEADER.size + size
 
 
-def _ranges(stream: ByteStream, path: str) -> Iterator[StreamedRange]:
+class _StreamedLime(StreamedRanges):
+    """A LiME dump that comes as a stream."""
+
+    def __init__(self, opening: Opening) -> None:
+        super().__init__(opening, self._read)
+        self._left_out = ZeroBlocks(by_avml=False)
+
+    def _read(self, stream: ByteStream, path: str) -> Iterator[StreamedRange]:
+        self._left_out = ZeroBlocks(by_avml=False)
+        return _ranges(stream, path, self._left_out)
+
+    def finish(self) -> list[Caveat]:
+        """Tell also what was inferred of zero blocks; see `GuestImage.finish`."""
+        return super().finish() + self._left_out.caveats(self.name)
+
+
+def _ranges(stream: ByteStream, path: str, left_out: ZeroBlocks) -> Iterator[StreamedRange]:
     at = 0
     while header := read_stream_part(stream, RANGE_HEADER.size, "the header of a range of memory", path, at):
         address, size = parse_header(header, _MAGIC, 1, path, at)
+        left_out.see(size)
+        if gap := left_out.gap_before(address, size):
+            yield StreamedRange(address - gap, gap, None, at)
         yield StreamedRange(address, size, LimitedStream(stream, size), at)
         at += RANGE_HEADER.size + size
 

@@ -86,3 +86,21 @@ def test_flipped_headers(tmp_path: Path) -> None:
     second = HEADER + 2 * PAGE
     # Nothing contradicts the address of a range that stays as long and apart from others.
     check_flipped(path, [*range(HEADER), *range(second, second + HEADER)])
+
+
+@pytest.mark.parametrize("as_stream", [False, True])
+def test_blocks_of_zeros_that_avml_left_out(tmp_path: Path, as_stream: bool) -> None:
+    path, block = tmp_path / "a.lime", 16 << 20
+    whole = b"a" * block
+    path.write_bytes(lime([(0, whole), (3 * block, whole), (4 * block, whole), (5 * block, b"b" * PAGE)]))
+    found = read_back(path, as_stream=as_stream, block_pages=512)
+    pages = block // PAGE
+    assert [found.kinds[gfn] for gfn in (pages - 1, pages, 3 * pages - 1, 3 * pages)] == [
+        RunKind.PRESENT, RunKind.ZERO, RunKind.ZERO, RunKind.PRESENT,
+    ]  # fmt: skip
+    assert found.caveats == {"zero-blocks-inferred"}
+    # LiME itself does not cut ranges, and what is between them is no memory.
+    path.write_bytes(lime([(0, b"a" * (block + PAGE)), (3 * block + PAGE, whole), (5 * block + PAGE, whole)]))
+    found = read_back(path, as_stream=as_stream, block_pages=512)
+    assert set(found.kinds.values()) == {RunKind.PRESENT}
+    assert found.caveats == frozenset()
