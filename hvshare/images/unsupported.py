@@ -1,16 +1,17 @@
 """Files that are recognised only to be refused by name: reading them as raw would give wrong figures.
 
-Magic numbers from: elf(5); makedumpfile ``diskdump_mod.h`` and ``makedumpfile.h``; LiME ``lime.h``; AVML
-``image.rs``; QEMU ``migration/qemu-file.h``; libvirt ``qemu_saveimage.h``; Xen ``libxl_sr_stream_format.h``;
-VirtualBox ``SSM.cpp``; the Windows debugger's ``DUMP_HEADER`` and ``PO_MEMORY_IMAGE``; dissect.hypervisor's
-Hyper-V storage header; volatility3's VMware layer; the specifications of the disk image formats.
+Magic numbers from: makedumpfile ``diskdump_mod.h``; Xen ``libxl_sr_stream_format.h``; VirtualBox ``SSM.cpp``;
+the Windows debugger's ``DUMP_HEADER`` and ``PO_MEMORY_IMAGE``; dissect.hypervisor's Hyper-V storage header;
+the specifications of the disk image formats. Conversions from: LeechCore's ``device_hibr.c`` and
+``device_hvsavedstate.c``, which pcileech reads through; Volatility 3's ``layerwriter.py``; the manuals of xl,
+VBoxManage and ewfexport.
 """
 
 from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-_NOT_YET: Final = "this version cannot read it; convert the dump to raw"
+_OUTSIDE: Final = "let the hypervisor dump the guest, for example with `virsh dump --memory-only`"
 _IS_A_DISK: Final = "it holds a disk, not memory; name a memory image"
 _UNPACK: Final = "unpack it first and name the image in it"
 
@@ -29,27 +30,52 @@ class UnsupportedFormat(NamedTuple):
 
 
 _MEMORY: Final = (
-    ("kdump-compressed dump", (b"KDUMP   ", b"DISKDUMP")),
-    ("kdump-compressed dump in the flattened layout", (b"makedumpfile\0\0\0\0",)),
-    ("AVML dump", (b"AVML",)),
-    ("QEMU migration stream", (b"QEVM",)),
-    ("libvirt save file", (b"LibvirtQemudSave", b"LibvirtQemudPart")),
-    ("Xen save file", (b"LibxlFmt", b"Xen saved domain", b"\xff\xff\xff\xff\xff\xff\xff\xffXENF")),
-    ("VirtualBox saved state", (b"\x7fVirtualBox SavedState",)),
-    (
-        "VMware suspend or snapshot state",
-        (b"\xd0\xbe\xd2\xbe", b"\xd1\xba\xd1\xba", b"\xd2\xbe\xd2\xbe", b"\xd3\xbe\xd3\xbe"),
+    UnsupportedFormat(
+        "Hyper-V saved state or configuration (.vmrs, .vsv, .vmcx)",
+        (b"\x14\x20\x28\x01",),
+        "convert a .vmrs on Windows with `pcileech dump -device hvsavedstate://FILE.vmrs -out FILE.raw`, "
+        "beside which vmsavedstatedumpprovider.dll of the Windows SDK has to be; from an older .vsv start "
+        "the guest, and take a complete memory dump in it",
     ),
-    ("Windows crash dump", (b"PAGEDUMP", b"PAGEDU64")),
-    ("Windows minidump", (b"MDMP\x93\xa7",)),
-    (
+    UnsupportedFormat(
         "Windows hibernation file",
         (b"hibr", b"HIBR", b"wake", b"WAKE", b"RSTR"),
+        "Windows leaves free memory out of it, so let the hypervisor dump the guest; where there is nothing "
+        "else, `pcileech dump -device hibr://file=FILE -out FILE.raw` converts one of Windows 8 or later, "
+        "and what was left out becomes zeros",
     ),
-    ("Hyper-V saved state", (b"\x14\x20\x28\x01",)),
-    ("LKCD dump", (b"\xed\x23\x8f\x61\x73\x01\x19\xa8", b"\xa8\x19\x01\x73\x61\x8f\x23\xed")),
-    ("Mach-O core", (b"\xcf\xfa\xed\xfe", b"\xce\xfa\xed\xfe")),
-    ("EnCase image", (b"EVF\x09\x0d\x0a\xff\x00",)),
+    UnsupportedFormat(
+        "32-bit Windows crash dump",
+        (b"PAGEDUMP",),
+        "convert it with Volatility 3: `vol -f FILE layerwriter.LayerWriter`; what it does not hold becomes "
+        "zeros",
+    ),
+    UnsupportedFormat(
+        "Windows minidump",
+        (b"MDMP\x93\xa7",),
+        "it holds parts of one process; take a complete or an active memory dump, or let the hypervisor dump "
+        "the guest",
+    ),
+    UnsupportedFormat(
+        "Xen save file",
+        (b"LibxlFmt", b"Xen saved domain", b"\xff\xff\xff\xff\xff\xff\xff\xffXENF"),
+        "restore the domain with `xl restore -p FILE`, and take an ELF core of it with `xl dump-core`",
+    ),
+    UnsupportedFormat(
+        "VirtualBox saved state",
+        (b"\x7fVirtualBox SavedState",),
+        "start the VM from it, and take an ELF core with `VBoxManage debugvm VM dumpvmcore --filename FILE`",
+    ),
+    UnsupportedFormat(
+        "EnCase image",
+        (b"EVF\x09\x0d\x0a\xff\x00",),
+        "if it holds memory, convert it with `ewfexport -f raw`, which is among the ewf-tools",
+    ),
+    UnsupportedFormat("Mach-O core", (b"\xcf\xfa\xed\xfe", b"\xce\xfa\xed\xfe"), _OUTSIDE),
+    UnsupportedFormat(
+        "LKCD dump", (b"\xed\x23\x8f\x61\x73\x01\x19\xa8", b"\xa8\x19\x01\x73\x61\x8f\x23\xed"), _OUTSIDE
+    ),
+    UnsupportedFormat("diskdump dump", (b"DISKDUMP",), _OUTSIDE),
 )
 _DISKS: Final = (
     ("qcow2 disk image", (b"QFI\xfb",)),
@@ -69,7 +95,7 @@ _ARCHIVES: Final = (
 )
 
 UNSUPPORTED: Final = (
-    *(UnsupportedFormat(name, magics, _NOT_YET) for name, magics in _MEMORY),
+    *_MEMORY,
     *(UnsupportedFormat(name, magics, _IS_A_DISK) for name, magics in _DISKS),
     *(UnsupportedFormat(name, magics, _UNPACK) for name, magics in _ARCHIVES),
     UnsupportedFormat("tar archive", (b"ustar\0", b"ustar "), _UNPACK, offset=257),

@@ -18,7 +18,6 @@ from hvshare.images.inspection import inspect
 from hvshare.images.options import ReadingOptions
 from hvshare.images.registry import default_names
 from hvshare.images.runs import RunKind
-from hvshare.images.unsupported import UNSUPPORTED
 from tests.guests import ZERO, content, supports_holes, write_raw, write_sparse
 from tests.oracle import PAGE
 
@@ -168,48 +167,6 @@ def test_what_is_no_image(tmp_path: Path) -> None:
         hvshare.open_image(str(tmp_path))
     with pytest.raises(UnreadableImageError, match="character device"):
         hvshare.open_image("/dev/zero")
-
-
-@pytest.mark.parametrize(
-    ("head", "name"),
-    [
-        ("7f454c4602010100", "ELF"),  # elf(5), 64-bit little-endian
-        ("4b44554d50202020", "kdump"),  # makedumpfile: "KDUMP   "
-        ("6d616b6564756d7066696c6500000000", "flattened"),  # makedumpfile -F
-        ("454d694c01000000", "LiME"),  # 0x4c694d45, version 1
-        ("41564d4c02000000", "AVML"),  # 0x4c4d5641, version 2
-        ("5145564d00000003", "QEMU migration"),  # 0x5145564d, big-endian, version 3
-        ("4c69627669727451656d756453617665", "libvirt"),  # "LibvirtQemudSave"
-        ("d2bed2be08000000", "VMware"),  # 0xbed2bed2
-        ("5041474544553634", "Windows crash dump"),  # "PAGEDU64"
-        ("5041474544554d50", "Windows crash dump"),  # "PAGEDUMP"
-        ("5253545200000000", "hibernation"),  # "RSTR"
-        ("14202801", "Hyper-V"),  # 0x01282014
-        ("514649fb00000003", "qcow2"),
-        ("7668647866696c65", "VHDX"),
-        ("504b030414000000", "zip"),
-    ],
-)
-def test_heads_of_real_files_are_refused(tmp_path: Path, head: str, name: str) -> None:
-    path = tmp_path / "dump"
-    path.write_bytes(bytes.fromhex(head).ljust(2 * PAGE, b"\1"))
-    with pytest.raises(UnsupportedImageError, match=name):
-        hvshare.open_image(str(path))
-
-
-@pytest.mark.parametrize("number", range(len(UNSUPPORTED)), ids=[each.name for each in UNSUPPORTED])
-def test_known_formats_are_refused_by_name(tmp_path: Path, number: int) -> None:
-    unsupported = UNSUPPORTED[number]
-    for magic in unsupported.magics:
-        head = bytes(unsupported.offset) + magic
-        path = tmp_path / "dump"
-        path.write_bytes(head.ljust(2 * PAGE, b"\0"))
-        with pytest.raises(UnsupportedImageError, match="recognised as") as caught:
-            hvshare.open_image(str(path))
-        assert unsupported.name in str(caught.value)
-        with hvshare.open_image(str(path), options=ReadingOptions(image_format="raw")) as image:
-            assert codes(image) == ["read-as-raw"]
-            assert read(image) == head.ljust(2 * PAGE, b"\0")
 
 
 def test_names_tell_images_apart(tmp_path: Path) -> None:
