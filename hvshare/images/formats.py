@@ -41,7 +41,35 @@ class Format(NamedTuple):
 
 FORMATS: Final = (
     Format("ELF core", (b"\x7fELF",), "elf"),
+    Format("kdump-compressed dump", (b"KDUMP   ",), "kdump"),
+    Format("dump in the flattened layout", (b"makedumpfile\0\0\0\0",), "flattened"),
     Format("LiME dump", (b"EMiL",), "lime"),
+    Format("Windows crash dump", (b"PAGEDU64",), "windows_dump"),
+    Format("QEMU migration stream", (b"QEVM",), "qemu_migration"),
+    Format("libvirt save", (b"LibvirtQemudSave", b"LibvirtQemudPart"), "libvirt_save"),
+    Format("AVML dump", (b"AVML",), "avml"),
+    Format(
+        "VMware suspend or snapshot state",
+        (
+            b"\xd0\xbe\xd0\xbe",
+            b"\xd0\xbe\xd2\xbe",
+            b"\xd1\xba\xd1\xba",
+            b"\xd2\xba\xd2\xba",
+            b"\xd2\xbe\xd2\xbe",
+            b"\xd3\xbe\xd3\xbe",
+        ),
+        "vmware",
+    ),
+    Format(
+        "Firecracker snapshot state",
+        (
+            b"\0\0\x64\x86\x84\x19\x10\x07",
+            b"\1\0\x64\x86\x84\x19\x10\x07",
+            b"\0\0\xaa\xaa\x84\x19\x10\x07",
+            b"\1\0\xaa\xaa\x84\x19\x10\x07",
+        ),
+        "firecracker",
+    ),
 )
 
 

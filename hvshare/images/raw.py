@@ -77,7 +77,7 @@ class RawImage(GuestImage):
         self.runs: Runs = _page_runs(source, pages, holes)
         self.source_bytes: int = self.runs.pages_of(RunKind.PRESENT) * PAGE_SIZE
         if hole_pages := self.runs.pages_of(RunKind.ZERO):
-            self.caveats.append(_holes_are_zero(hole_pages, name))
+            self.caveats.append(holes_are_zero(hole_pages, name))
 
     def blocks(self, buffer: memoryview, span: tuple[int, int] | None = None) -> Iterator[PageBlock]:
         """Read the pages that are no holes; see `GuestImage.blocks`."""
@@ -188,7 +188,8 @@ def tail_left_out(size: int, name: str) -> Caveat:
     )
 
 
-def _holes_are_zero(pages: int, name: str) -> Caveat:
+def holes_are_zero(pages: int, name: str) -> Caveat:
+    """Say that so many pages are holes of the file."""
     return Caveat(
         "holes-are-zero",
         f"{format_size(pages * PAGE_SIZE)} are holes of the file and count as zero pages",

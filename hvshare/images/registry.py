@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Final
 from hvshare.caveats import Caveat
 from hvshare.errors import ImageError, UnsupportedImageError
 from hvshare.images.formats import recognise_format
+from hvshare.images.live import is_live, open_live
 from hvshare.images.opening import Opening
 from hvshare.images.options import ReadingOptions
 from hvshare.images.raw import read_raw
+from hvshare.images.snapshot_folder import memory_file, read_with_state
 from hvshare.images.unsupported import recognise_unsupported
 
 if TYPE_CHECKING:
@@ -46,7 +48,9 @@ def open_image(path: str, *, name: str = "", options: ReadingOptions = ReadingOp
     ResourceError
         If a stream has to be copied to a temporary file and there is no room for it.
     """
-    opening = Opening(name or default_names([path])[0], path, options)
+    if is_live(path):
+        return open_live(name or default_names([path])[0], path, options)
+    opening = Opening(name or default_names([path])[0], memory_file(path), options)
     try:
         return _recognised(opening)
     except BaseException:
@@ -145,7 +149,7 @@ def _recognised(opening: Opening) -> GuestImage:
             advice=f"{unsupported.advice}, or {_FORCE}",
         )
     else:
-        image = read_raw(opening)
+        image = read_with_state(opening) or read_raw(opening)
     source = opening.source
     image.compression = None if opening.compression is None else opening.compression.name
     image.file_bytes, image.allocated_bytes = source.file_bytes, source.allocated_bytes
