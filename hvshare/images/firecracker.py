@@ -148,7 +148,7 @@ def read_memory(opening: Opening, placement: Placement) -> GuestImage:
     if not is_told and len(regions) > 1:
         image.caveats.append(
             Caveat(
-                "placement-inferred",
+                "addresses-inferred",
                 f"the state file does not tell where memory is in a form known here; from its architecture, "
                 f"{format_size(regions[0][1])} were placed below the hole for devices, as Firecracker does",
                 "page counts do not depend on it, nor do those of large frames",

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from hvshare.caveats import Caveat
     from hvshare.images.image import GuestImage, LeftOut
-    from hvshare.images.runs import Runs
+    from hvshare.images.runs import RunKind, Runs
 
 _BUFFER_PAGES: Final = 512
 
@@ -56,6 +56,10 @@ class Inspection:
     def size_bytes(self) -> int:
         """Memory of the guest."""
         return self.runs.pages * PAGE_SIZE
+
+    def bytes_of(self, kind: RunKind) -> int:
+        """Memory of the guest in runs of one kind."""
+        return self.runs.pages_of(kind) * PAGE_SIZE
 
 
 def inspect(image: GuestImage, on_progress: Callable[[int, int], None] | None = None) -> Inspection:

@@ -68,7 +68,9 @@ def _facts(inspection: Inspection) -> Table:
     runs = inspection.runs
     table.add_row("path", data(inspection.path))
     table.add_row("format", f"{inspection.format}: {inspection.layout}")
-    table.add_row("compression", inspection.compression or "none")
+    table.add_row("compression", _compression(inspection))
+    if inspection.tool is not None:
+        table.add_row("written by", data(inspection.tool))
     if inspection.file_bytes is not None:
         table.add_row("file", _size(inspection.file_bytes))
     if inspection.allocated_bytes is not None:
@@ -76,12 +78,28 @@ def _facts(inspection: Inspection) -> Table:
     table.add_row("guest memory", f"{_size(inspection.size_bytes)}, {runs.pages:,} pages")
     for kind, words in (
         (RunKind.PRESENT, "stored"),
-        (RunKind.ZERO, "holes, zero"),
+        (RunKind.ZERO, "zero, not stored"),
         (RunKind.ABSENT, "absent"),
     ):
         if pages := runs.pages_of(kind):
             table.add_row(words, _size(pages * PAGE_SIZE))
+    for each in inspection.left_out:
+        place = "" if each.address is None else f" at {each.address:#x}"
+        table.add_row("left out", data(f"{format_size(each.size)}{place}: {each.what}"))
+    if inspection.vmcoreinfo is not None:
+        table.add_row("VMCOREINFO", "yes" if inspection.vmcoreinfo else "no")
+    for name, value in inspection.details.items():
+        table.add_row(data(name), data(value))
     return table
+
+
+def _compression(inspection: Inspection) -> str:
+    parts = []
+    if inspection.page_compression is not None:
+        parts.append(f"{inspection.page_compression} by page or block")
+    if inspection.compression is not None:
+        parts.append(f"{inspection.compression} around it all")
+    return ", ".join(parts) or "none"
 
 
 def _size(size: int) -> str:

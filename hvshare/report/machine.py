@@ -7,6 +7,7 @@ import io
 import json
 from typing import TYPE_CHECKING, Final
 
+from hvshare.images.runs import RunKind
 from hvshare.report.text import encodable
 
 if TYPE_CHECKING:
@@ -140,10 +141,22 @@ def _inspection(inspection: Inspection) -> dict[str, object]:
         "name": encodable(inspection.name),
         "path": encodable(inspection.path),
         "format": inspection.format,
+        "layout": inspection.layout,
+        "tool": None if inspection.tool is None else encodable(inspection.tool),
         "compression": inspection.compression,
+        "page_compression": inspection.page_compression,
+        "vmcoreinfo": inspection.vmcoreinfo,
+        "details": {name: encodable(value) for name, value in inspection.details.items()},
         "file_bytes": inspection.file_bytes,
         "allocated_bytes": inspection.allocated_bytes,
         "size_bytes": inspection.size_bytes,
+        "stored_bytes": inspection.bytes_of(RunKind.PRESENT),
+        "zero_bytes": inspection.bytes_of(RunKind.ZERO),
+        "absent_bytes": inspection.bytes_of(RunKind.ABSENT),
+        "left_out": [
+            {"address": each.address, "size_bytes": each.size, "what": each.what}
+            for each in inspection.left_out
+        ],
         "runs": [
             {
                 "first_gfn": run.first_gfn,

@@ -307,7 +307,7 @@ def test_regions_of_the_architecture(
     state = vmstate([], version=version, magic=magic, memory_mib=size // MIB)
     (tmp_path / "s").write_bytes(state)
     write_sparse(tmp_path / "m", size, {MIB: content(1)})
-    inferred = {"placement-inferred"} if len(regions) > 1 else set()
+    inferred = {"addresses-inferred"} if len(regions) > 1 else set()
     assert runs_of(tmp_path / "m") == (regions, {"holes-are-zero"} | inferred)
 
 
