@@ -36,15 +36,15 @@ class LeftOut(NamedTuple):
 
     Attributes
     ----------
-    address : int
-        Guest physical address of its first byte.
+    address : int or None
+        Guest physical address of its first byte; None where the format does not tell.
     size : int
         Bytes.
     what : str
         What it is taken for, such as ``BIOS ROM``.
     """
 
-    address: int
+    address: int | None
     size: int
     what: str
 

@@ -106,7 +106,7 @@ class KdumpImage(GuestImage):
         _, self.left_out = split_device_memory(memory)
         if not self.left_out:
             return runs
-        devices = [(each.address // PAGE_SIZE, each.size // PAGE_SIZE) for each in self.left_out]
+        devices = [((each.address or 0) // PAGE_SIZE, each.size // PAGE_SIZE) for each in self.left_out]
         # A descriptor of a page that is left out stays where it is: positions behind it go by one more each.
         for first, pages in devices:
             below = runs.present_below(first)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from hvshare.caveats import Caveat
 from hvshare.errors import EmptyImageError, UnsupportedImageError
 from hvshare.images.extents import Extents
+from hvshare.images.image import LeftOut
 from hvshare.images.qemu_blocks import describe_blocks, place_blocks
 from hvshare.images.qemu_records import NEVER
 from hvshare.images.qemu_stream import RECORD, MigrationStream
@@ -82,8 +83,7 @@ def read_stream(opening: Opening, source: Source, base: int = 0, machine: str | 
     if never:
         image.caveats.append(_never_sent(never, runs.pages, opening.name))
     _describe(image, stream, machine, placement.ram)
-    if placement.devices:
-        image.details["left out"] = f"{describe_blocks(placement.devices)} (ROM and device memory)"
+    image.left_out = [LeftOut(None, each.size, f"{each.name} (device memory)") for each in placement.devices]
     return image
 
 

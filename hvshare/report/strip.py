@@ -48,7 +48,7 @@ def _name_columns(names: Sequence[str]) -> int:
 
 
 class MapStrips:
-    """One strip an image, from guest physical address 0 to the end of its memory, and a legend.
+    """One strip an image, over its addresses from 0 on or over its memory alone, and a legend.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ class MapStrips:
             for kind, cells in groupby(each.cells):
                 look = _LOOKS[kind]
                 line.append((look.plain_sign if ascii_only else look.sign) * len(list(cells)), look.style)
-            yield line.append(f"  {format_size(each.end_gpa)}")
+            yield line.append(f"  {format_size(each.span)}")
         yield self._legend(ascii_only=ascii_only)
 
     def _legend(self, *, ascii_only: bool) -> Text:

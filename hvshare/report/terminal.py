@@ -42,7 +42,8 @@ def print_sharing(report: SharingReport, console: Console) -> None:
         ("Saved, by frame size", _frame_sizes(report.pooled, console.width)),
     ]
     if report.maps:
-        sections.append(("Memory map: what most pages are, from address 0", [MapStrips(report.maps)]))
+        gaps = ", gaps left out" if any(each.without_gaps for each in report.maps) else ", from address 0"
+        sections.append((f"Memory map: what most pages are{gaps}", [MapStrips(report.maps)]))
     if report.copies:
         sections.append(("Copies of contents, zero apart", [_copies(report.copies, console)]))
     if report.frequent:

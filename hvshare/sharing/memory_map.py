@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from hvshare.fingerprint.fingerprints import Fingerprints
 
 
+_SPARSE = 16
+"""Where less than one in so many addresses is memory, a map of all addresses would show next to nothing."""
+
+
 class PageKind(enum.Enum):
     """What a map tells of a page."""
 
@@ -45,8 +49,11 @@ class MemoryMap:
     ----------
     image : str
         Name of the image.
-    end_gpa : int
-        Guest physical address at which the map ends; it starts at 0.
+    span : int
+        Bytes that the cells share out: from guest physical address 0 to the end of memory, or memory alone
+        where `without_gaps`.
+    without_gaps : bool
+        Whether what is no memory was left out, because it is most of the addresses, as in a process.
     pages : mapping of PageKind to int
         Pages of each kind in the whole image.
     cells : tuple of PageKind
@@ -54,7 +61,8 @@ class MemoryMap:
     """
 
     image: str
-    end_gpa: int
+    span: int
+    without_gaps: bool
     pages: Mapping[PageKind, int]
     cells: tuple[PageKind, ...]
 
@@ -76,9 +84,14 @@ def map_memory(fingerprints: Fingerprints, classes: NDArray[np.uint8], cells: in
     MemoryMap
     """
     runs = fingerprints.runs
-    end = runs.end_gfn
-    cells = min(cells, end)
-    bounds = np.arange(cells + 1, dtype=np.int64) * end // cells
+    without_gaps = runs.pages * _SPARSE < runs.end_gfn
+    span = runs.pages if without_gaps else runs.end_gfn
+    cells = min(cells, span)
+    bounds = np.arange(cells + 1, dtype=np.int64) * span // cells
+    if without_gaps:
+        memory = Coverage(runs, tuple(RunKind))
+        starts = [memory.gfns(low, low + 1) for low in bounds[:-1].tolist()]
+        bounds = np.concatenate([*starts, np.array([runs.end_gfn])])
     positions = Coverage(runs, (RunKind.PRESENT,)).below(bounds).tolist()
     of_class = np.array(
         [np.bincount(classes[low:high], minlength=len(PageClass)) for low, high in pairwise(positions)]
@@ -86,12 +99,13 @@ def map_memory(fingerprints: Fingerprints, classes: NDArray[np.uint8], cells: in
     pages = {kind: of_class[:, each] for each, kind in _CLASSES}
     pages[PageKind.ZERO] = pages[PageKind.ZERO] + np.diff(Coverage(runs, (RunKind.ZERO,)).below(bounds))
     pages[PageKind.ABSENT] = np.diff(Coverage(runs, (RunKind.ABSENT,)).below(bounds))
-    pages[PageKind.NONE] = np.diff(bounds) - sum(pages.values())
+    pages[PageKind.NONE] = np.zeros(cells) if without_gaps else np.diff(bounds) - sum(pages.values())
     kinds = tuple(pages)
     most = np.argmax(np.array([pages[kind] for kind in kinds]), axis=0)
     return MemoryMap(
         fingerprints.name,
-        end * PAGE_SIZE,
+        span * PAGE_SIZE,
+        without_gaps,
         {kind: int(pages[kind].sum()) for kind in kinds if kind is not PageKind.NONE},
         tuple(kinds[index] for index in most.tolist()),
     )

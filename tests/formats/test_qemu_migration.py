@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import hvshare
 from hvshare.errors import DamagedImageError, EmptyImageError, TruncatedImageError, UnsupportedImageError
 from hvshare.images import qemu_cursor, qemu_records
+from hvshare.images.image import LeftOut
 from hvshare.images.options import ReadingOptions
 from hvshare.images.runs import RunKind
 from tests.formats.harness import check_cut_anywhere, check_flipped, read_back
@@ -162,8 +163,11 @@ def test_what_a_person_would_check(tmp_path: Path) -> None:
             "guest UUID": bytes(range(16)).hex(),
             "blocks of RAM": "pc.ram 96.0 KiB",
             "pages sent again": "6, since the guest ran meanwhile",
-            "left out": "/rom@etc/acpi/tables 8.0 KiB, pc.bios 4.0 KiB (ROM and device memory)",
         }
+        assert image.left_out == [
+            LeftOut(None, 2 * PAGE, "/rom@etc/acpi/tables (device memory)"),
+            LeftOut(None, PAGE, "pc.bios (device memory)"),
+        ]
         assert [each.code for each in image.caveats] == ["device-memory-not-placed"]
 
 

@@ -48,11 +48,11 @@ def sharing_report(cells: int) -> SharingReport:
                    "use --verify to compare the bytes"),
         ),
         (
-            MemoryMap("web01.raw", 1 << 40,
+            MemoryMap("web01.raw", 1 << 40, False,
                       {PageKind.ZERO: 200_000_001, PageKind.SELF: 20_000_000, PageKind.INTER: 20_000,
                        PageKind.UNIQUE: (1 << 28) - 220_020_001, PageKind.ABSENT: 0},
                       tuple(kinds[index * 4 // cells] for index in range(cells))),
-            MemoryMap(ODD_NAME, GIB // 2,
+            MemoryMap(ODD_NAME, GIB // 2, False,
                       {PageKind.ZERO: 0, PageKind.SELF: 14, PageKind.INTER: 20_000,
                        PageKind.UNIQUE: 79_986, PageKind.ABSENT: 31_072},
                       tuple(kinds[(index * 6 // cells) % 6] for index in range(cells))),
