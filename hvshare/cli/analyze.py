@@ -92,12 +92,15 @@ def analyze(
 ) -> None:
     """Tell how much sharing would free in one image, or in several taken as VMs of one host.
 
-    IMAGE is a raw memory image: a file, which may be sparse or compressed (gzip, bzip2, xz, zstd, lz4), a
-    block device, a pipe, or - for standard input.
+    IMAGE is a memory image: an ELF core, kdump, LiME, AVML, QEMU migration stream, libvirt save, VMware
+    snapshot, 64-bit Windows crash dump, snapshot directory of Cloud Hypervisor or Firecracker, or raw; as a
+    file, block device, pipe, or - for standard input, plain or compressed (gzip, bzip2, xz, zstd, lz4). A
+    running guest is qemu:PID, a running process pid:PID.
 
     \b
     Examples:
       hvshare analyze dump.bin
+      hvshare analyze qemu:4711 web01.elf web02.vmem
       hvshare analyze --frame 4K --frame 64K --frame 2M web01.raw web02.raw
       hvshare analyze --verify --top 20 dump.bin
       ssh host 'zstd -c /var/dumps/db.raw' | hvshare analyze --json - | jq .pooled

@@ -40,14 +40,15 @@ def inspect(
     skip_unreadable: bool,
     **reading: Any,
 ) -> None:
-    """Tell what a memory image is: format, guest memory, runs of pages, holes, and what is odd about it.
+    """Tell what a memory image is: its format, its pages, what is absent or left out, and what is odd.
 
-    Nothing is hashed. Files are not read beyond their first bytes; compressed streams and pipes are read to
-    their end, because nothing else tells how much is in them.
+    Nothing is hashed. Of files, headers and tables are read; compressed streams and pipes are read to their
+    end, because nothing else tells how much is in them.
 
     \b
     Examples:
       hvshare inspect dump.bin
+      hvshare inspect qemu:4711
       hvshare inspect --json dump.raw.zst | jq '.images[].size_bytes'
       hvshare inspect --runs sparse.raw
     """

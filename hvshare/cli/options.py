@@ -99,6 +99,23 @@ class Talk:
         with ReadingProgress(description, total_bytes) as bar:
             yield lambda _image, count: bar.advance(count)
 
+    @contextlib.contextmanager
+    def copying(self) -> Iterator[Callable[[int], None] | None]:
+        """Show progress from when a stream starts to be copied; gives what to call on the way."""
+        if not self._progress:
+            yield None
+            return
+        with contextlib.ExitStack() as stack:
+            advance: list[Callable[[int, int], None] | None] = []
+
+            def on_spool(count: int) -> None:
+                if not advance:
+                    advance.append(stack.enter_context(self.reading("Copying", None)))
+                if advance[0]:
+                    advance[0](0, count)
+
+            yield on_spool
+
     def tell(self, message: str) -> None:
         """Say something that only the curious want to know."""
         if self._verbose:
@@ -240,9 +257,9 @@ class Inputs:
         self._talk = talk
         self.left_out: list[ImageError] = []
         self.on_error = self.leave_out if skip else None
-        self.images: list[GuestImage] = open_images(
-            paths, options=ReadingOptions(holes=RunKind[holes.upper()], **reading), on_error=self.on_error
-        )
+        with talk.copying() as on_spool:
+            options = ReadingOptions(holes=RunKind[holes.upper()], on_spool=on_spool, **reading)
+            self.images: list[GuestImage] = open_images(paths, options=options, on_error=self.on_error)
         self.keep(range(len(self.images)))
 
     def leave_out(self, error: ImageError) -> None:

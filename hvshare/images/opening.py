@@ -104,7 +104,7 @@ class Opening:
 
     def spool(self, stream: ByteStream) -> Source:
         """Copy a stream to a temporary file, which takes the place of `source`; see `positioned`."""
-        self.source = spooled = SpooledSource(self.source, stream, self.options.spool_limit)
+        self.source = spooled = SpooledSource(self.source, stream, self.options)
         self.caveats.append(
             Caveat(
                 "spooled",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
 
 from hvshare.images.runs import RunKind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 IMAGE_FORMATS: Final = ("auto", "raw")
 """What `ReadingOptions` takes as `image_format`."""
@@ -32,6 +35,8 @@ class ReadingOptions:
     spool_limit : int
         The most bytes that a stream may take in a temporary file, where its format needs to be read at any
         position.
+    on_spool : callable or None
+        Receives how many more bytes of a stream were copied.
 
     Raises
     ------
@@ -44,6 +49,7 @@ class ReadingOptions:
     device_memory: bool = False
     read_swapped: bool = False
     spool_limit: int = DEFAULT_SPOOL_LIMIT
+    on_spool: Callable[[int], None] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if self.image_format not in IMAGE_FORMATS:

@@ -12,6 +12,7 @@ from hvshare.units import format_size
 
 if TYPE_CHECKING:
     from hvshare.caveats import Caveat
+    from hvshare.images.options import ReadingOptions
     from hvshare.images.source import ByteStream
 
 _CHUNK: Final = 1 << 20
@@ -27,8 +28,8 @@ class SpooledSource(Source):
         closed with this one.
     stream : ByteStream
         Read to its end.
-    limit : int
-        The most bytes that it may have.
+    options : ReadingOptions
+        The most bytes that it may have, and who is told of the progress.
 
     Raises
     ------
@@ -40,21 +41,21 @@ class SpooledSource(Source):
         If it has no byte.
     """
 
-    def __init__(self, origin: Source, stream: ByteStream, limit: int) -> None:
+    def __init__(self, origin: Source, stream: ByteStream, options: ReadingOptions) -> None:
         self._origin = origin
         self.stat = origin.stat
         self.path = origin.path
         with tempfile.TemporaryFile(prefix="hvshare-") as file:
             self.fd = os.dup(file.fileno())
         try:
-            self.size = self._copy(stream, limit)
+            self.size = self._copy(stream, options)
             self.head = os.pread(self.fd, HEAD_BYTES, 0)
         except BaseException:
             os.close(self.fd)  # the origin stays with whoever opened it
             raise
 
-    def _copy(self, stream: ByteStream, limit: int) -> int:
-        size = 0
+    def _copy(self, stream: ByteStream, options: ReadingOptions) -> int:
+        size, limit = 0, options.spool_limit
         with memoryview(bytearray(_CHUNK)) as room:
             while count := stream.readinto(room):
                 size += count
@@ -66,6 +67,8 @@ class SpooledSource(Source):
                         advice="unpack it to a file, or raise --spool-limit",
                     )
                 self._write(room[:count])
+                if options.on_spool:
+                    options.on_spool(count)
         if not size:
             raise EmptyImageError("it is empty", path=self.path, advice="check how the dump was made")
         return size

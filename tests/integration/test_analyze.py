@@ -13,6 +13,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from tests.formats.elf_writer import Load, elf_core
 from tests.guests import content, supports_holes, write_raw, write_sparse
 from tests.integration.running import COMMAND, environment, hvshare
 from tests.oracle import PAGE, count
@@ -296,3 +297,14 @@ def test_a_file_of_many_small_extents(tmp_path: Path) -> None:
 def test_holes_that_cannot_be_seen_are_told(web: Path, tmp_path: Path) -> None:
     run = hvshare("analyze", "--json", "--holes", "absent", "-", stdin=web.read_bytes())
     assert "holes-not-seen" in [caveat["code"] for caveat in json.loads(run.stdout)["caveats"]]
+
+
+def test_copying_a_stream_is_shown(tmp_path: Path) -> None:
+    data = elf_core([Load(0, b"".join(WEB))])
+    wanted = environment(FORCE_COLOR="1", TERM="xterm")
+    run = hvshare("analyze", "--progress", "--json", "-", stdin=data, env=wanted)
+    assert run.stderr.index("Copying") < run.stderr.index("Reading")
+    (tmp_path / "a.elf").write_bytes(data)
+    file = hvshare("analyze", "--progress", "--json", tmp_path / "a.elf", env=wanted)
+    assert "Copying" not in file.stderr
+    assert json.loads(file.stdout)["pooled"] == json.loads(run.stdout)["pooled"]
