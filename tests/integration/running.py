@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
+PROJECT = Path(__file__).parents[2]
 COMMAND = (sys.executable, "-m", "hvshare")
 
 

@@ -12,10 +12,9 @@ import pytest
 
 from hvshare.cli.commands import hvshare as commands
 from hvshare.images.compression import COMPRESSIONS
-from tests.integration.running import environment, hvshare
+from tests.integration.running import PROJECT, environment, hvshare
 from tests.oracle import PAGE, count
 
-PROJECT = Path(__file__).parents[2]
 SAMPLES = sorted((PROJECT / "sample_dumps").glob("*.raw.bz2"))
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
 
