@@ -5,7 +5,7 @@ VENV := .venv
 RUN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check docs bench samples clean
+.PHONY: help demo test tools check docs bench samples clean
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
@@ -15,6 +15,11 @@ demo: $(VENV)/installed ## install into a virtual environment and analyze sample
 
 test: $(VENV)/installed-dev ## run all tests
 	$(RUN)/python -m pytest
+
+tools: ## install what further tests ask for a second opinion (Debian, as root)
+	apt-get -q update
+	DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-recommends \
+		gdb makedumpfile python3-libkdumpfile qemu-system-x86
 
 check: $(VENV)/installed-dev ## lint, types, import rules, docs in step
 	$(RUN)/ruff check .

@@ -8,7 +8,6 @@ from hvshare.caveats import Caveat
 from hvshare.errors import UnsupportedImageError
 from hvshare.images.compression import Compression, DecompressedStream, recognise_compression
 from hvshare.images.source import HEAD_BYTES, ByteStream, HeadedStream, Source, fill
-from hvshare.images.spool import SpooledSource
 from hvshare.units import format_size
 
 if TYPE_CHECKING:
@@ -104,6 +103,8 @@ class Opening:
 
     def spool(self, stream: ByteStream) -> Source:
         """Copy a stream to a temporary file, which takes the place of `source`; see `positioned`."""
+        from hvshare.images.spool import SpooledSource
+
         self.source = spooled = SpooledSource(self.source, stream, self.options)
         self.caveats.append(
             Caveat(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from itertools import chain, count
 from typing import TYPE_CHECKING, Final
@@ -9,11 +10,9 @@ from typing import TYPE_CHECKING, Final
 from hvshare.caveats import Caveat
 from hvshare.errors import ImageError, UnsupportedImageError
 from hvshare.images.formats import recognise_format
-from hvshare.images.live import is_live, open_live
 from hvshare.images.opening import Opening
 from hvshare.images.options import ReadingOptions
 from hvshare.images.raw import read_raw
-from hvshare.images.snapshot_folder import memory_file, read_with_state
 from hvshare.images.unsupported import recognise_unsupported
 
 if TYPE_CHECKING:
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
 
     from hvshare.images.image import GuestImage
 
+_LIVE: Final = ("qemu:", "pid:")
 _FORCE: Final = "--image-format raw reads it as it is"
 
 
@@ -30,7 +30,8 @@ def open_image(path: str, *, name: str = "", options: ReadingOptions = ReadingOp
     Parameters
     ----------
     path : str
-        A file, block device or pipe; ``-`` is standard input.
+        A file, block device, pipe, or directory of a snapshot; ``-`` is standard input, ``qemu:PID`` a
+        running guest, ``pid:PID`` a running process.
     name : str, optional
         How reports call it; the file name by default.
     options : ReadingOptions
@@ -48,9 +49,17 @@ def open_image(path: str, *, name: str = "", options: ReadingOptions = ReadingOp
     ResourceError
         If a stream has to be copied to a temporary file and there is no room for it.
     """
-    if is_live(path):
-        return open_live(name or default_names([path])[0], path, options)
-    opening = Opening(name or default_names([path])[0], memory_file(path), options)
+    name = name or default_names([path])[0]
+    if path.startswith(_LIVE):
+        from hvshare.images.live import is_live, open_live
+
+        if is_live(path):
+            return open_live(name, path, options)
+    if os.path.isdir(path):  # noqa: PTH112  # it answers also for what can be no path
+        from hvshare.images.snapshot_folder import open_folder
+
+        path = open_folder(path)
+    opening = Opening(name, path, options)
     try:
         return _recognised(opening)
     except BaseException:
@@ -149,6 +158,8 @@ def _recognised(opening: Opening) -> GuestImage:
             advice=f"{unsupported.advice}, or {_FORCE}",
         )
     else:
+        from hvshare.images.snapshot_folder import read_with_state
+
         image = read_with_state(opening) or read_raw(opening)
     source = opening.source
     image.compression = None if opening.compression is None else opening.compression.name

@@ -1,6 +1,6 @@
 """Snapshots of several files: which file of a folder is memory, and which beside it tells where that belongs.
 
-The registry calls two functions: `memory_file` with what the user named, before it is opened, and
+The registry calls two functions: `open_folder` with a directory that the user named, and
 `read_with_state` with what was opened, if no magic told its format. A folder and the file of memory in it
 give the same image, since the first only names that file.
 """
@@ -35,24 +35,24 @@ _ADVICE: Final = (
 )
 
 
-def memory_file(path: str) -> str:
-    """Give the file that holds memory, if a directory is named; anything else as it is.
+def open_folder(path: str) -> str:
+    """Find the file of memory in the directory of a snapshot.
 
     Parameters
     ----------
     path : str
-        As the user named it.
+        A directory, as the user named it.
+
+    Returns
+    -------
+    str
+        Path of the file.
 
     Raises
     ------
     UnreadableImageError
-        If it is a directory that holds no snapshot, or more than one.
+        If it holds no snapshot, or more than one.
     """
-    return open_folder(path) if path != "-" and _is_directory(path) else path
-
-
-def open_folder(path: str) -> str:
-    """Find the file of memory in the directory of a snapshot; see `memory_file`."""
     try:
         files = dict(_files(Path(path)))
     except OSError as error:
@@ -141,13 +141,6 @@ def firecracker_memory_beside(path: str) -> list[str]:
     except OSError:
         return []
     return [str(folder / name) for name in _placed_in(folder, files, [state])][:_SHOWN]
-
-
-def _is_directory(path: str) -> bool:
-    try:
-        return Path(path).is_dir()
-    except (OSError, ValueError):
-        return False
 
 
 def _files(folder: Path) -> Iterator[tuple[str, int]]:
