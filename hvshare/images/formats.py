@@ -40,13 +40,13 @@ class Format(NamedTuple):
 
 
 FORMATS: Final = (
-    Format("ELF core", (b"\x7fELF",), "elf"),
-    Format("kdump-compressed dump", (b"KDUMP   ",), "kdump"),
-    Format("dump in the flattened layout", (b"makedumpfile\0\0\0\0",), "flattened"),
+    Format("ELF core", (b"\x7fELF",), "elf.core"),
+    Format("kdump-compressed dump", (b"KDUMP   ",), "kdump.dump"),
+    Format("dump in the flattened layout", (b"makedumpfile\0\0\0\0",), "kdump.flattened"),
     Format("LiME dump", (b"EMiL",), "lime"),
-    Format("Windows crash dump", (b"PAGEDU64",), "windows_dump"),
-    Format("QEMU migration stream", (b"QEVM",), "qemu_migration"),
-    Format("libvirt save", (b"LibvirtQemudSave", b"LibvirtQemudPart"), "libvirt_save"),
+    Format("Windows crash dump", (b"PAGEDU64",), "windows.dump"),
+    Format("QEMU migration stream", (b"QEVM",), "qemu.migration"),
+    Format("libvirt save", (b"LibvirtQemudSave", b"LibvirtQemudPart"), "qemu.libvirt_save"),
     Format("AVML dump", (b"AVML",), "avml"),
     Format(
         "VMware suspend or snapshot state",
@@ -58,7 +58,7 @@ FORMATS: Final = (
             b"\xd2\xbe\xd2\xbe",
             b"\xd3\xbe\xd3\xbe",
         ),
-        "vmware",
+        "vmware.snapshot",
     ),
     Format(
         "Firecracker snapshot state",
@@ -68,7 +68,7 @@ FORMATS: Final = (
             b"\0\0\xaa\xaa\x84\x19\x10\x07",
             b"\1\0\xaa\xaa\x84\x19\x10\x07",
         ),
-        "firecracker",
+        "microvm.firecracker",
     ),
 )
 

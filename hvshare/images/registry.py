@@ -51,7 +51,7 @@ def open_image(path: str, *, name: str = "", options: ReadingOptions = ReadingOp
     """
     name = name or default_names([path])[0]
     if path.startswith(_LIVE):
-        from hvshare.images.live import is_live, open_live
+        from hvshare.images.live.image import is_live, open_live
 
         if is_live(path):
             return open_live(name, path, options)

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Final
 
 from hvshare.caveats import Caveat
 from hvshare.errors import UnreadableImageError, UnsupportedImageError
-from hvshare.images import cloud_hypervisor, firecracker, vmware
 from hvshare.images.flat import addresses_are_linear, is_regular_file, read_head
 from hvshare.images.formats import recognise_format
+from hvshare.images.microvm import cloud_hypervisor, firecracker
 from hvshare.images.source import HEAD_BYTES
 from hvshare.images.unsupported import recognise_unsupported
+from hvshare.images.vmware import snapshot as vmware
 from hvshare.units import format_size
 
 if TYPE_CHECKING:

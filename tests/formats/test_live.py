@@ -30,16 +30,16 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc of 
 if sys.platform == "linux":
     import numpy as np
 
-    from hvshare.images import process_rights
-    from hvshare.images.backing_files import BackingFile
-    from hvshare.images.live import _pause_command, _pieces
-    from hvshare.images.live_memory import LivePages, LiveSource
-    from hvshare.images.pagemap import Pagemap, PageState, decode
-    from hvshare.images.process import Process, Thread
-    from hvshare.images.process_activity import running_guest
-    from hvshare.images.process_maps import parse_maps
-    from hvshare.images.qemu_command import Backend, parse_command
-    from hvshare.images.qemu_ram import RamBlock, find_ram
+    from hvshare.images.live import rights as process_rights
+    from hvshare.images.live.activity import running_guest
+    from hvshare.images.live.backing_files import BackingFile
+    from hvshare.images.live.image import _pause_command, _pieces
+    from hvshare.images.live.maps import parse_maps
+    from hvshare.images.live.memory import LivePages, LiveSource
+    from hvshare.images.live.pagemap import Pagemap, PageState, decode
+    from hvshare.images.live.process import Process, Thread
+    from hvshare.images.live.qemu_command import Backend, parse_command
+    from hvshare.images.live.qemu_ram import RamBlock, find_ram
     from hvshare.images.stored import StoredImage
 
 _CHILD = """
@@ -279,7 +279,7 @@ def test_file_that_may_not_be_opened(
     child: Child, file_in_memory: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is not in the page table may be in the file, so it is absent and not zero."""
-    monkeypatch.setattr("hvshare.images.live_memory.open_backing", lambda *_: None)
+    monkeypatch.setattr("hvshare.images.live.memory.open_backing", lambda *_: None)
     write_raw(file_in_memory, [content(number + 1) for number in range(8)])
     first = child.block(8, {2: content(50)}, kind, file_in_memory)
     found, pages = _read_guest(child, first, 8, ReadingOptions())
@@ -476,7 +476,7 @@ class _FakeProcess:
 
 
 def test_pagemap_in_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hvshare.images.pagemap._WINDOW_PAGES", 4)
+    monkeypatch.setattr("hvshare.images.live.pagemap._WINDOW_PAGES", 4)
     words = [1 << 63, 1 << 63, 0, 1 << 62, 1 << 62, 5 << 61, 0, 0, 0, 0, 0, 0, 1 << 63]
     path = tmp_path / "pagemap"
     path.write_bytes(np.array(words, np.uint64).tobytes())
@@ -497,7 +497,7 @@ def test_page_that_only_moves_is_not_swapped(tmp_path: Path, monkeypatch: pytest
     def move(_seconds: float) -> None:
         path.write_bytes(np.array([1 << 62, 1 << 63], np.uint64).tobytes())
 
-    monkeypatch.setattr("hvshare.images.pagemap.time.sleep", move)
+    monkeypatch.setattr("hvshare.images.live.pagemap.time.sleep", move)
     pagemap = Pagemap(_FakeProcess(path))  # type: ignore[arg-type]
     assert [each.state for each in pagemap.ranges(0, 2 * PAGE)] == [PageState.SWAPPED, PageState.OWN]
     pagemap.close()
@@ -531,8 +531,8 @@ def test_parts_of_a_file(data: set[int], first: int, pages: int, in_memory: bool
 
 def test_resident_pages_of_a_file_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """With swap on the host, the pages of such a file are asked for, and are in memory here."""
-    monkeypatch.setattr("hvshare.images.backing_files._host_swaps", lambda: True)
-    monkeypatch.setattr("hvshare.images.backing_files._WINDOW", 2 * PAGE)
+    monkeypatch.setattr("hvshare.images.live.backing_files._host_swaps", lambda: True)
+    monkeypatch.setattr("hvshare.images.live.backing_files._WINDOW", 2 * PAGE)
     fd = os.memfd_create("guest")
     os.pwrite(fd, b"x" * (5 * PAGE), PAGE)
     os.ftruncate(fd, 7 * PAGE + 100)
@@ -547,7 +547,7 @@ def test_resident_pages_of_a_file_in_memory(monkeypatch: pytest.MonkeyPatch) -> 
     assert sum(high - low for low, high, kind, _ in parts if kind == RunKind.PRESENT) == 5
     assert not any(swapped for *_, swapped in parts)
     monkeypatch.setattr(
-        "hvshare.images.backing_files._resident",
+        "hvshare.images.live.backing_files._resident",
         lambda _fd, at, size: np.array([at < 3 * PAGE] * (size // PAGE)),
     )
     swapped = [each for each in file.parts(0, 6 * PAGE) if each.swapped]

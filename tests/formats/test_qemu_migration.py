@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 import hvshare
 from hvshare.errors import DamagedImageError, EmptyImageError, TruncatedImageError, UnsupportedImageError
-from hvshare.images import qemu_cursor, qemu_records
 from hvshare.images.image import LeftOut
 from hvshare.images.options import ReadingOptions
+from hvshare.images.qemu import cursor as qemu_cursor
+from hvshare.images.qemu import records as qemu_records
 from hvshare.images.runs import RunKind
 from tests.formats.harness import check_cut_anywhere, check_flipped, read_back
 from tests.formats.qemu_migration_writer import (

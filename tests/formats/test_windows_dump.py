@@ -211,7 +211,7 @@ def test_what_lies_behind_the_ranges_of_a_complete_dump(tmp_path: Path) -> None:
 
 
 def test_a_list_of_ranges_read_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hvshare.images.windows_ranges._AT_ONCE", 4)
+    monkeypatch.setattr("hvshare.images.windows.ranges._AT_ONCE", 4)
     path = tmp_path / "a.dmp"
     memory: dict[int, bytes | None] = {2 * number: content(number) for number in range(1, 14)}
     for behind in (b"", bytes(16), bytes(160)):

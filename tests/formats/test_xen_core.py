@@ -112,7 +112,7 @@ def test_streams_are_spooled(tmp_path: Path) -> None:
 
 
 def test_many_pages_in_any_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from hvshare.images import xen_core as reader
+    from hvshare.images.elf import xen as reader
 
     monkeypatch.setattr(reader, "_WINDOW", 4)
     pages = [

@@ -18,7 +18,7 @@ import pytest
 import hvshare
 from hvshare.errors import ImageChangedError, UnsupportedImageError
 from hvshare.images.image import GuestImage
-from hvshare.images.process import Process
+from hvshare.images.live.process import Process
 from hvshare.images.runs import RunKind
 from tests.guests import content
 from tests.integration.running import hvshare as command

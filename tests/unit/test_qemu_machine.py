@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hvshare.images.qemu_machine import place_ram
+from hvshare.images.qemu.machine import place_ram
 
 MIB, GIB = 1 << 20, 1 << 30
 QEMU = shutil.which("qemu-system-x86_64")

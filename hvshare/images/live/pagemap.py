@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from hvshare.images.process import Process
+    from hvshare.images.live.process import Process
 
 HOST_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 """Bytes of what one entry is about."""

@@ -6,7 +6,7 @@ writes complete dumps. The fields of the header are little-endian; those that it
 ``PAGE``.
 
 A complete dump (type 1) has the pages of the runs of memory that the header describes, one run after the
-other. For other types see `hvshare.images.windows_bitmap` and `hvshare.images.windows_ranges`.
+other. For other types see `hvshare.images.windows.bitmap` and `hvshare.images.windows.ranges`.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from hvshare.images.segments import Segment, check_address, lay_out
 from hvshare.images.source import LimitedStream, read_part, read_stream_part
 from hvshare.images.stored import StoredImage
 from hvshare.images.streamed import StreamedRange, StreamedRanges
-from hvshare.images.windows_bitmap import read_bitmap
-from hvshare.images.windows_ranges import read_ranges
+from hvshare.images.windows.bitmap import read_bitmap
+from hvshare.images.windows.ranges import read_ranges
 from hvshare.units import PAGE_SIZE
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from hvshare.images.elf_headers import ElfHeaders
+    from hvshare.images.elf.headers import ElfHeaders
     from hvshare.images.image import GuestImage
     from hvshare.images.opening import Opening
     from hvshare.images.source import Positioned, Source

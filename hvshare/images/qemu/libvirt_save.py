@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from hvshare.errors import DamagedImageError, TruncatedImageError, UnsupportedImageError
 from hvshare.images.compression import COMPRESSIONS, DecompressedStream, recognise_compression
-from hvshare.images.qemu_migration import read_stream
+from hvshare.images.qemu.migration import read_stream
 from hvshare.images.source import HEAD_BYTES, HeadedStream, fill, read_part, read_stream_part
 
 if TYPE_CHECKING:

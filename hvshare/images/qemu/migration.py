@@ -1,7 +1,7 @@
 """QEMU migration streams, as ``migrate exec:cat > FILE`` and plain ``virsh dump`` leave them.
 
-Source: QEMU, ``migration/ram.c`` and ``migration/savevm.c``; see `hvshare.images.qemu_stream` for the format,
-`hvshare.images.qemu_blocks` and `hvshare.images.qemu_machine` for addresses. QEMU sends every page of every
+Source: QEMU, ``migration/ram.c`` and ``migration/savevm.c``; see `hvshare.images.qemu.stream` for the format,
+`hvshare.images.qemu.blocks` and `hvshare.images.qemu.machine` for addresses. QEMU sends every page of every
 block at least once, zero pages as one byte; only with free page hinting does it pass over pages that the
 guest has freed. Only the part up to the end of RAM is read, not the state of devices behind it.
 """
@@ -14,9 +14,9 @@ from hvshare.caveats import Caveat
 from hvshare.errors import EmptyImageError, UnsupportedImageError
 from hvshare.images.extents import Extents
 from hvshare.images.image import LeftOut
-from hvshare.images.qemu_blocks import describe_blocks, place_blocks
-from hvshare.images.qemu_records import NEVER
-from hvshare.images.qemu_stream import RECORD, MigrationStream
+from hvshare.images.qemu.blocks import describe_blocks, place_blocks
+from hvshare.images.qemu.records import NEVER
+from hvshare.images.qemu.stream import RECORD, MigrationStream
 from hvshare.images.runs import RunKind, Runs
 from hvshare.images.segments import check_address
 from hvshare.images.stored import StoredImage
@@ -25,7 +25,7 @@ from hvshare.units import PAGE_SIZE, format_size
 if TYPE_CHECKING:
     from hvshare.images.image import GuestImage
     from hvshare.images.opening import Opening
-    from hvshare.images.qemu_blocks import PlacedRam
+    from hvshare.images.qemu.blocks import PlacedRam
     from hvshare.images.source import Source
 
 _LAYOUT: Final = "records of pages, the last of each counts"

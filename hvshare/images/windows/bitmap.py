@@ -18,7 +18,7 @@ from hvshare.images.bitmaps import NO_MEMORY, read_bits, runs_from_flags
 from hvshare.images.extents import Extents
 from hvshare.images.runs import RunKind
 from hvshare.images.source import read_part
-from hvshare.images.windows_pages import (
+from hvshare.images.windows.pages import (
     MOST_PAGES,
     SECOND_HEADER,
     TAKE_AGAIN,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from hvshare.images.source import Positioned
-    from hvshare.images.windows_pages import Memory
+    from hvshare.images.windows.pages import Memory
 
 _HEADER: Final = struct.Struct("<4s4s24xQQQ")
 

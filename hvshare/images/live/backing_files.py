@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
-from hvshare.images.pagemap import HOST_PAGE
+from hvshare.images.live.pagemap import HOST_PAGE
 from hvshare.images.runs import RunKind
 from hvshare.images.sparse import data_extents
 
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from hvshare.images.process import Process
-    from hvshare.images.process_maps import Mapping
+    from hvshare.images.live.maps import Mapping
+    from hvshare.images.live.process import Process
 
 _TMPFS: Final = 0x01021994
 _HUGETLBFS: Final = 0x958458F6

@@ -12,13 +12,13 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from hvshare.errors import UnsupportedImageError
-from hvshare.images.process_maps import Mapping, joined
+from hvshare.images.live.maps import Mapping, joined
 from hvshare.units import format_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from hvshare.images.qemu_command import Backend
+    from hvshare.images.live.qemu_command import Backend
 
 _ALIGNMENT: Final = 2 << 20
 _PAGE_SIZES: Final = (4096, 2 << 20, 1 << 30)

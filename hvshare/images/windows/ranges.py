@@ -18,7 +18,7 @@ from hvshare.errors import DamagedImageError
 from hvshare.images.extents import Extents
 from hvshare.images.runs import RunKind, Runs
 from hvshare.images.source import read_part
-from hvshare.images.windows_pages import (
+from hvshare.images.windows.pages import (
     MOST_PAGES,
     SECOND_HEADER,
     TAKE_AGAIN,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from hvshare.images.source import Positioned
-    from hvshare.images.windows_pages import Memory
+    from hvshare.images.windows.pages import Memory
 
 _HEADER: Final = struct.Struct("<I4s4s4xQQ8xQ")
 _AT_ONCE: Final = 1 << 16

@@ -11,11 +11,11 @@ import os
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from hvshare.errors import ImageChangedError, ImageError, ResourceError, UnreadableImageError
-from hvshare.images.process_maps import parse_maps
-from hvshare.images.process_rights import missing_right
+from hvshare.images.live.maps import parse_maps
+from hvshare.images.live.rights import missing_right
 
 if TYPE_CHECKING:
-    from hvshare.images.process_maps import Mapping
+    from hvshare.images.live.maps import Mapping
 
 _CHUNK: Final = 1 << 16
 _ENDED: Final = frozenset("ZXx")

@@ -1,7 +1,7 @@
 """Memory of VMware guests: ``.vmem`` files, placed by the ``.vmss`` or ``.vmsn`` beside them.
 
 Some versions of ESX keep memory within the state file; others, Workstation and Fusion keep it in a file of
-its own, which has no header. Source: see `hvshare.images.vmware_state`. Which state file belongs to a
+its own, which has no header. Source: see `hvshare.images.vmware.state`. Which state file belongs to a
 ``.vmem`` is told by their names, which differ in the suffix alone, as crash and volatility3 have it.
 """
 
@@ -20,7 +20,7 @@ from hvshare.images.flat import (
 )
 from hvshare.images.raw import tail_left_out
 from hvshare.images.source import Source
-from hvshare.images.vmware_state import MAGICS, MemoryState, read_state
+from hvshare.images.vmware.state import MAGICS, MemoryState, read_state
 from hvshare.units import PAGE_SIZE
 
 if TYPE_CHECKING:

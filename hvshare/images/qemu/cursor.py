@@ -13,8 +13,8 @@ from hvshare.units import PAGE_SIZE
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from hvshare.images.qemu_blocks import RamBlock
-    from hvshare.images.qemu_records import PageRecords
+    from hvshare.images.qemu.blocks import RamBlock
+    from hvshare.images.qemu.records import PageRecords
     from hvshare.images.source import Positioned
 
     _Headers = NDArray[np.uint64]

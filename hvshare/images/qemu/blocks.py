@@ -13,7 +13,7 @@ import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from hvshare.caveats import Caveat
-from hvshare.images.qemu_machine import FOUR_GIB, GIB, place_ram
+from hvshare.images.qemu.machine import FOUR_GIB, GIB, place_ram
 from hvshare.units import format_size
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from hvshare.caveats import Caveat
 from hvshare.errors import DamagedImageError, UnsupportedImageError
 from hvshare.images.device_memory import split_device_memory
-from hvshare.images.elf_headers import PT_LOAD, ElfHeaders, Note, ProgramHeader
+from hvshare.images.elf.headers import PT_LOAD, ElfHeaders, Note, ProgramHeader
 from hvshare.images.runs import RunKind
 from hvshare.images.segments import ADDRESS_LIMIT, Segment, filtered_dump, lay_out
 from hvshare.images.stored import StoredImage
@@ -58,7 +58,7 @@ def read_core(opening: Opening, source: Source, data: Positioned) -> GuestImage:
     """
     headers = ElfHeaders(data)
     if headers.section(".xen_pages") is not None:
-        from hvshare.images.xen_core import read_xen
+        from hvshare.images.elf.xen import read_xen
 
         return read_xen(opening, source, headers, data)
     loads = [each for each in headers.program_headers if each.type == PT_LOAD and each.memsz]

@@ -12,10 +12,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from hvshare.errors import DamagedImageError, UnsupportedImageError
-from hvshare.images.qemu_blocks import RamBlock
-from hvshare.images.qemu_cursor import Cursor
-from hvshare.images.qemu_mapped import MappedBlock, read_mapped_block
-from hvshare.images.qemu_records import PageRecords
+from hvshare.images.qemu.blocks import RamBlock
+from hvshare.images.qemu.cursor import Cursor
+from hvshare.images.qemu.mapped import MappedBlock, read_mapped_block
+from hvshare.images.qemu.records import PageRecords
 from hvshare.images.segments import ADDRESS_LIMIT
 from hvshare.units import PAGE_SIZE
 

@@ -1,9 +1,8 @@
 """A guest that is running now: ``qemu:PID``, the RAM that a QEMU gives it, and ``pid:PID``, any process.
 
-No page is touched that the guest has not touched: the kernel is asked first what each page is
-(``hvshare.images.pagemap``, ``hvshare.images.backing_files``), and only those that have contents are read,
-through ``/proc/PID/mem`` or from the file that is mapped. Pages that were never touched are zero, by the
-definition of anonymous memory and of holes.
+No page is touched that the guest has not touched: the kernel is asked first what each page is (`pagemap` and
+`backing_files` in this package), and only those that have contents are read, from the process or from the file
+that is mapped. Pages that were never touched are zero, by the definition of anonymous memory and of holes.
 
 Source: Linux, ``Documentation/filesystems/proc.rst`` and ``Documentation/admin-guide/mm/pagemap.rst``.
 """
@@ -17,7 +16,7 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from hvshare.errors import UnsupportedImageError
-from hvshare.images.live_caveats import page_caveats
+from hvshare.images.live.caveats import page_caveats
 from hvshare.images.stored import StoredImage
 from hvshare.units import PAGE_SIZE, format_size
 
@@ -26,12 +25,12 @@ if TYPE_CHECKING:
 
     from hvshare.caveats import Caveat
     from hvshare.images.image import GuestImage
-    from hvshare.images.live_memory import LivePages, LiveSource
+    from hvshare.images.live.activity import Activity
+    from hvshare.images.live.maps import Mapping
+    from hvshare.images.live.memory import LivePages, LiveSource
+    from hvshare.images.live.qemu_command import QemuCommand
+    from hvshare.images.live.qemu_ram import RamBlock
     from hvshare.images.options import ReadingOptions
-    from hvshare.images.process_activity import Activity
-    from hvshare.images.process_maps import Mapping
-    from hvshare.images.qemu_command import QemuCommand
-    from hvshare.images.qemu_ram import RamBlock
 
 _LIVE: Final = re.compile(r"(qemu|pid):(\d{1,10})", re.ASCII)
 
@@ -79,8 +78,8 @@ def open_live(name: str, path: str, options: ReadingOptions) -> GuestImage:
         raise UnsupportedImageError(
             "running guests are read on Linux only", path=path, advice="take a dump of the guest"
         )
-    from hvshare.images.live_memory import LiveSource
-    from hvshare.images.process import Process
+    from hvshare.images.live.memory import LiveSource
+    from hvshare.images.live.process import Process
 
     kind, _, pid = path.partition(":")
     process = Process(pid, path)
@@ -133,8 +132,8 @@ class LiveImage(StoredImage):
 
 
 def _open_process(name: str, source: LiveSource, options: ReadingOptions) -> GuestImage:
-    from hvshare.images.live_memory import LivePages, no_memory
-    from hvshare.images.process_activity import Activity
+    from hvshare.images.live.activity import Activity
+    from hvshare.images.live.memory import LivePages, no_memory
 
     process = source.process
     pause = f"kill -STOP {process.pid}, and kill -CONT {process.pid} later"
@@ -152,12 +151,12 @@ def _open_process(name: str, source: LiveSource, options: ReadingOptions) -> Gue
 
 
 def _open_qemu(name: str, source: LiveSource, options: ReadingOptions) -> GuestImage:
-    from hvshare.images.live_caveats import qemu_caveats
-    from hvshare.images.live_memory import LivePages
-    from hvshare.images.process_activity import Activity
-    from hvshare.images.qemu_command import parse_command
-    from hvshare.images.qemu_machine import place_ram
-    from hvshare.images.qemu_ram import find_ram
+    from hvshare.images.live.activity import Activity
+    from hvshare.images.live.caveats import qemu_caveats
+    from hvshare.images.live.memory import LivePages
+    from hvshare.images.live.qemu_command import parse_command
+    from hvshare.images.live.qemu_ram import find_ram
+    from hvshare.images.qemu.machine import place_ram
 
     process = source.process
     arguments = [os.fsdecode(each) for each in process.read("cmdline").split(b"\0")[:-1]]

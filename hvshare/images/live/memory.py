@@ -8,10 +8,10 @@ from bisect import bisect_right
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 from hvshare.errors import EmptyImageError, ImageChangedError, UnreadableImageError
-from hvshare.images.backing_files import open_backing
 from hvshare.images.extents import Extents
-from hvshare.images.pagemap import HOST_PAGE, Pagemap, PageState
-from hvshare.images.process_memory import WORTH_IT, can_read_fast, read_fast
+from hvshare.images.live.backing_files import open_backing
+from hvshare.images.live.pagemap import HOST_PAGE, Pagemap, PageState
+from hvshare.images.live.process_memory import WORTH_IT, can_read_fast, read_fast
 from hvshare.images.runs import RunKind, Runs
 from hvshare.images.source import Source
 from hvshare.units import PAGE_SIZE
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from hvshare.caveats import Caveat
-    from hvshare.images.backing_files import BackingFile
+    from hvshare.images.live.backing_files import BackingFile
+    from hvshare.images.live.maps import Mapping
+    from hvshare.images.live.process import Process
     from hvshare.images.options import ReadingOptions
-    from hvshare.images.process import Process
-    from hvshare.images.process_maps import Mapping
 
 _ADDRESSES: Final = 1 << 57
 """Behind all virtual addresses of processes; offsets from here on are those of files."""

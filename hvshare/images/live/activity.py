@@ -17,7 +17,7 @@ from hvshare.caveats import Caveat
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from hvshare.images.process import Process, Thread
+    from hvshare.images.live.process import Process, Thread
 
 _SAMPLES: Final = 3
 _SAMPLE_SECONDS: Final = 0.02

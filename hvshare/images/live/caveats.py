@@ -9,10 +9,10 @@ from hvshare.images.runs import RunKind
 from hvshare.units import PAGE_SIZE, format_size
 
 if TYPE_CHECKING:
-    from hvshare.images.live_memory import LivePages
-    from hvshare.images.qemu_command import QemuCommand
-    from hvshare.images.qemu_machine import RamPlacement
-    from hvshare.images.qemu_ram import FoundRam
+    from hvshare.images.live.memory import LivePages
+    from hvshare.images.live.qemu_command import QemuCommand
+    from hvshare.images.live.qemu_ram import FoundRam
+    from hvshare.images.qemu.machine import RamPlacement
 
 _CERTAIN_END: Final = 0xF0 << 32
 """Guests that end below it need no regard to the hole below 1 TiB that AMD processors have."""
@@ -65,7 +65,7 @@ def page_caveats(pages: LivePages, name: str) -> list[Caveat]:
 
 def _is_inferred(command: QemuCommand, placement: RamPlacement) -> bool:
     """Whether the command line leaves open where RAM is: it tells what an image does not."""
-    from hvshare.images.qemu_machine import place_ram
+    from hvshare.images.qemu.machine import place_ram
 
     address, size, _ = placement.segments[-1]
     known = not place_ram(command.machine, PAGE_SIZE, command.program).inferred

@@ -42,11 +42,11 @@ def read(opening: Opening) -> GuestImage:
     head = read_part(data, 0, min(data.end, len(_KDUMP)), "the header")
     image: GuestImage
     if head == _KDUMP:
-        from hvshare.images.kdump import KdumpImage
+        from hvshare.images.kdump.dump import KdumpImage
 
         image = KdumpImage(opening, source, data)
     elif head.startswith(_ELF):
-        from hvshare.images.elf import read_core
+        from hvshare.images.elf.core import read_core
 
         image = read_core(opening, source, data)
     else:

@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from hvshare.errors import UnsupportedImageError
-from hvshare.images.qemu_options import Options, parse_option, parse_size
+from hvshare.images.live.qemu_options import Options, parse_option, parse_size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

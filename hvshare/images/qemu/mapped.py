@@ -18,7 +18,7 @@ from hvshare.units import PAGE_SIZE
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from hvshare.images.qemu_cursor import Cursor
+    from hvshare.images.qemu.cursor import Cursor
     from hvshare.images.source import Positioned
 
 _VERSION: Final = 1

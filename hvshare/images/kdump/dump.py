@@ -15,8 +15,8 @@ from hvshare.errors import DamagedImageError, EmptyImageError, TruncatedImageErr
 from hvshare.images.bitmaps import NO_MEMORY, read_bits, runs_from_flags
 from hvshare.images.device_memory import split_device_memory
 from hvshare.images.image import GuestImage, PageBlock
-from hvshare.images.kdump_headers import read_headers
-from hvshare.images.page_codecs import MOST_COMPRESSED, PAGE_CODECS, PageCodec
+from hvshare.images.kdump.headers import read_headers
+from hvshare.images.kdump.page_codecs import MOST_COMPRESSED, PAGE_CODECS, PageCodec
 from hvshare.images.runs import RunKind, Runs
 from hvshare.images.segments import Segment, filtered_dump
 from hvshare.images.source import read_part

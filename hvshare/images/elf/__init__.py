@@ -1,0 +1,1 @@
+"""ELF cores: of guests, of processes, of Xen domains."""

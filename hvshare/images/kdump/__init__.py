@@ -1,0 +1,1 @@
+"""kdump-compressed dumps, and the flattened layout of makedumpfile."""

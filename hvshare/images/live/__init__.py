@@ -1,0 +1,1 @@
+"""Running guests and processes."""

@@ -1,0 +1,1 @@
+"""Snapshots of Cloud Hypervisor and Firecracker."""

@@ -1,0 +1,1 @@
+"""QEMU's migration streams, and what libvirt makes of them."""

@@ -1,0 +1,1 @@
+"""VMware suspend states and snapshots."""
