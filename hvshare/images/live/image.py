@@ -1,8 +1,8 @@
 """A guest that is running now: ``qemu:PID``, the RAM that a QEMU gives it, and ``pid:PID``, any process.
 
 No page is touched that the guest has not touched: the kernel is asked first what each page is (`pagemap` and
-`backing_files` in this package), and only those that have contents are read, from the process or from the file
-that is mapped. Pages that were never touched are zero, by the definition of anonymous memory and of holes.
+`backing_files` in this package), and only those that have contents are read, from the process or from the
+file that is mapped. Pages that were never touched are zero, by the definition of anonymous memory and of holes.
 
 Source: Linux, ``Documentation/filesystems/proc.rst`` and ``Documentation/admin-guide/mm/pagemap.rst``.
 """
