@@ -8,6 +8,7 @@ give the same image, since the first only names that file.
 from __future__ import annotations
 
 import os
+import re
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 _MOST_ENTRIES: Final = 4096
 _SHOWN: Final = 8
+_GUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
 _ADVICE: Final = (
     "name the image files in it; a directory is read as one image if it holds memory-ranges and state.json "
     "(Cloud Hypervisor), a state file and its memory (Firecracker), or one .vmem with its .vmss or .vmsn"
@@ -110,6 +112,7 @@ def read_with_state(opening: Opening) -> GuestImage | None:
     if state_path := vmware.find_state(path):
         return vmware.read_vmem(opening, state_path)
     _refuse_texts(opening)
+    _refuse_hyper_v(path)
     states = _firecracker_states(Path(path).parent)
     if states and (placement := firecracker.place(states, size)):
         return firecracker.read_memory(opening, placement)
@@ -118,6 +121,21 @@ def read_with_state(opening: Opening) -> GuestImage | None:
     if vmware.is_vmem(path) or Path(path).name == cloud_hypervisor.MEMORY_FILE:
         opening.caveats += addresses_are_linear(size, opening.name)
     return None
+
+
+def _refuse_hyper_v(path: str) -> None:
+    """Refuse the two files of a saved state of older Hyper-V, which have no magic but go by one GUID."""
+    file = Path(path)
+    other = {".bin": ".vsv", ".vsv": ".bin"}.get(file.suffix.lower())
+    if other is None or not _GUID.fullmatch(file.stem):
+        return
+    if any(is_regular_file(str(file.with_suffix(each))) for each in (other, other.upper())):
+        raise UnsupportedImageError(
+            "it is recognised as: Hyper-V saved state of two files, .bin and .vsv (up to Server 2012 R2)",
+            path=path,
+            advice="start the guest from it, and take a complete memory dump in it, or read both files with "
+            "vmsavedstatedumpprovider.dll of the Windows SDK; --image-format raw reads the file as it is",
+        )
 
 
 def firecracker_memory_beside(path: str) -> list[str]:

@@ -62,3 +62,18 @@ def test_nothing_is_both_read_and_refused() -> None:
     for refused in UNSUPPORTED:
         for magic in refused.magics:
             assert recognise_format((bytes(refused.offset) + magic).ljust(PAGE, b"\0")) is None, refused.name
+
+
+def test_older_saved_states_of_hyper_v_go_by_a_guid(tmp_path: Path) -> None:
+    stem = "0A1B2C3D-4E5F-6789-ABCD-EF0123456789"
+    for suffix in (".bin", ".vsv"):
+        (tmp_path / f"{stem}{suffix}").write_bytes(bytes(2 * PAGE))
+        (tmp_path / f"dump{suffix}").write_bytes(bytes(2 * PAGE))
+    for suffix in (".bin", ".vsv"):
+        with pytest.raises(UnsupportedImageError, match=r"Hyper-V saved state of two files.*Windows SDK"):
+            hvshare.open_image(str(tmp_path / f"{stem}{suffix}"))
+        options = ReadingOptions(image_format="raw")
+        with hvshare.open_image(str(tmp_path / f"{stem}{suffix}"), options=options) as image:
+            assert image.format == "raw"
+        with hvshare.open_image(str(tmp_path / f"dump{suffix}")) as image:
+            assert image.format == "raw"
