@@ -36,7 +36,7 @@ class Contestant:
     size : int
         Bytes of the file that it is given, 0 without one.
     data_bytes : int
-        Bytes of that file that are not holes.
+        Bytes of guest memory in that file, without holes.
     advice : str
         What to do if it is not installed.
     """
@@ -85,12 +85,14 @@ class Race:
     competitors: tuple[Measurement, ...]
     failures: dict[Contestant, str]
 
+    def competitor(self, name: str) -> Measurement | None:
+        """Give what a competitor took, if that could be run."""
+        return next((each for each in self.competitors if each.contestant.name == name), None)
+
     def ratio(self, name: str) -> float | None:
         """Seconds of the leader over those of a competitor, if that could be run."""
-        for competitor in self.competitors:
-            if competitor.contestant.name == name:
-                return self.leader.seconds / competitor.seconds
-        return None
+        competitor = self.competitor(name)
+        return self.leader.seconds / competitor.seconds if competitor else None
 
 
 def race(contestants: Sequence[Contestant], rounds: int) -> Race:

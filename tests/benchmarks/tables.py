@@ -57,10 +57,10 @@ def races_table(title: str, races: Iterable[Race], rounds: int) -> Table:
     table = Table(
         title=title,
         caption=(
-            f"seconds: median of {rounds} interleaved rounds. GB/s: holes left out. ratio: seconds of the "
-            "first command of its group / seconds of this one. peak memory: of all processes of a command "
-            "together, in runs of their own; an upper bound, as pages that forked processes share count in "
-            "each."
+            f"seconds: median of {rounds} interleaved rounds. GB/s: of guest memory, holes left out. ratio: "
+            "seconds of the first command of its group / seconds of this one. peak memory: of all processes "
+            "of a command together, in runs of their own; an upper bound, as pages that forked processes "
+            "share count in each."
         ),
         caption_justify="left",
     )
@@ -90,6 +90,11 @@ def limits_list(limits: Iterable[Limit]) -> Table:
             limit.verdict,
         )
     return table
+
+
+def mebibytes(size: float) -> str:
+    """Write a number of bytes in MiB, for limits."""
+    return f"{size / (1 << 20):.1f} MiB"
 
 
 def _cells(measurement: Measurement, ratio: float | None) -> tuple[str, ...]:
