@@ -21,6 +21,7 @@ _4_GIB: Final = 4 << 30
 _LARGEST_ROM: Final = 16 << 20
 _VGA_WINDOW: Final = (0xA0000, 0xC0000)
 _LOWEST_BAR: Final = 0x40000000
+_MOST_DEVICES: Final = 64  # more than fit on the bus of a PC: what looks like so many is RAM with gaps
 
 
 def split_device_memory(segments: Sequence[Segment]) -> tuple[list[Segment], list[LeftOut]]:
@@ -55,6 +56,8 @@ def split_device_memory(segments: Sequence[Segment]) -> tuple[list[Segment], lis
             continue
         ram.append(each)
         end = each.end
+    if len(others) > _MOST_DEVICES:
+        return sorted(segments), []
     return ram, others
 
 

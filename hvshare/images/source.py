@@ -362,9 +362,9 @@ def read_part(data: Positioned, offset: int, size: int, what: str) -> bytes:
     """
     if not 0 <= offset <= offset + size <= data.end:
         raise TruncatedImageError(
-            f"{what} of {size:,} bytes should be here, and the file ends at byte {data.end:,}",
+            f"{what} of {size:,} bytes should be at byte {offset:,}, and the file ends at byte {data.end:,}",
             path=data.path,
-            offset=offset,
+            offset=offset if offset >= 0 else None,
             advice="copy or take the dump again",
         )
     part = bytearray(size)

@@ -5,8 +5,11 @@ import io
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import sys
+import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -289,3 +292,28 @@ def test_kdumpling_writes_what_is_read(tmp_path: Path) -> None:
     builder.add_memory_segment(64 * PAGE, bytes(6 * PAGE))
     builder.write(str(tmp_path / "a.elf"))
     assert read_back(tmp_path / "a.elf").memory == memory
+
+
+def test_notes_that_claim_too_much(tmp_path: Path) -> None:
+    # A name of 4 GiB, in a sparse file that has room for it.
+    notes = struct.pack("<III", 0xFFFFFFF0, 0, 1).ljust(64, b"\0")
+    path = write(tmp_path / "a.elf", elf_core([Load(0, pages(1))], notes))
+    os.truncate(path, 1 << 40)
+    tracemalloc.start()
+    with pytest.raises(DamagedImageError, match="a note of 0 bytes goes beyond the notes"):
+        read_back(path)
+    assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    tracemalloc.stop()
+
+
+def test_names_of_sections_that_never_end(tmp_path: Path) -> None:
+    sections, strings = 3000, b"x" * (4 << 20)
+    core = bytearray(elf_core([Load(0, pages(1))]))
+    header = bytes(core[:40]) + struct.pack("<Q", len(core)) + bytes(core[48:58])
+    header += struct.pack("<HHH", 64, sections, 0)
+    entry = struct.pack("<IIQQQQIIQQ", 1, 3, 0, 0, len(core) + 64 * sections, len(strings), 0, 0, 0, 0)
+    path = write(tmp_path / "a.elf", header + bytes(core[64:]) + entry * sections + strings)
+    started = time.monotonic()
+    assert read_back(path).memory == {0: content(1)}
+    # Names that were read to their end would take minutes.
+    assert time.monotonic() - started < 10

@@ -297,3 +297,13 @@ def test_processes_give_what_one_process_gives(tmp_path: Path) -> None:
         together = hvshare.fingerprint_images([image], jobs=3)[0]
     assert alone.digests.tolist() == together.digests.tolist()
     assert alone.absent_bytes == PAGE * len(range(7, 40_000, 97))
+
+
+def test_memory_in_pieces_below_4_gib_is_no_device(tmp_path: Path) -> None:
+    # Each page apart is aligned to its size, like a PCI BAR; a PC has a few of these, not thousands.
+    memory: dict[int, bytes | None] = {gfn: content(3) for gfn in range(0x80000, 0x88000, 2)}
+    memory[0] = content(1)
+    path = write(tmp_path / "a", kdump(memory))
+    assert read_back(path, block_pages=512).memory == memory
+    with hvshare.open_image(str(path)) as image:
+        assert image.left_out == []

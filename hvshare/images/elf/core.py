@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from hvshare.images.source import Positioned, Source
 
 _KERNEL_TEXT: Final = 0xFFFFFFFF80000000
-_PROCESS_NOTES: Final = {"NT_PRPSINFO", "NT_AUXV"}
+_NT_PRPSINFO, _NT_AUXV = 3, 6
 _PCS: Final = {"EM_386", "EM_X86_64"}
 _VIRTUAL_LIMIT: Final = 1 << 64
 
@@ -76,7 +76,7 @@ def read_core(opening: Opening, source: Source, data: Positioned) -> GuestImage:
 
 def _is_process(loads: Sequence[ProgramHeader], notes: Sequence[Note]) -> bool:
     """Tell a process from a guest: its notes say so, or it has virtual addresses alone."""
-    if any(note.owner == "CORE" and note.type in _PROCESS_NOTES for note in notes):
+    if any(note.owner == "CORE" and note.type in (_NT_PRPSINFO, _NT_AUXV) for note in notes):
         return True
     return len(loads) > 1 and not any(each.paddr for each in loads)
 
@@ -92,7 +92,7 @@ def _read_process(
     image = StoredImage(opening.name, source, layout.runs, layout.extents, data)
     image.format, image.layout = "elf-process", "pages by virtual address in PT_LOAD segments"
     for note in notes:
-        if note.owner == "CORE" and note.type == "NT_PRPSINFO":
+        if note.owner == "CORE" and note.type == _NT_PRPSINFO:
             image.details["program"] = _program(note.description)
     image.caveats += layout.caveats(opening.name)
     image.caveats.append(

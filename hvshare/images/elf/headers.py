@@ -7,12 +7,12 @@ Source: System V ABI, chapters 4 and 5, and elf(5); PN_XNUM and notes as in core
 from __future__ import annotations
 
 import io
+import struct
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 from elftools.elf.elffile import ELFFile
-from elftools.elf.notes import iter_notes
 
 from hvshare.errors import DamagedImageError, HvshareError
 from hvshare.images.segments import MOST_SEGMENTS
@@ -31,6 +31,7 @@ _ENTRY_FIELDS: Final = {
     32: (("type", 4), ("offset", 4), ("vaddr", 4), ("paddr", 4), ("filesz", 4), ("memsz", 4)),
 }
 _ENTRY_SIZE: Final = {64: 56, 32: 32}
+_SECTION_SIZE: Final = {64: 64, 32: 40}
 
 
 class ProgramHeader(NamedTuple):
@@ -55,7 +56,7 @@ class Note(NamedTuple):
     """A note: who defined it, its number, and its contents."""
 
     owner: str
-    type: int | str
+    type: int
     description: bytes
 
 
@@ -149,11 +150,41 @@ class ElfHeaders:
             If the section headers cannot be read.
         """
         try:
-            return self.file.get_section_by_name(name) if self.file.num_sections() else None
+            return next(
+                (self.file.get_section(index) for index in self._sections_named(name.encode() + b"\0")), None
+            )
         except HvshareError:
             raise
         except Exception as error:
             raise self._damaged("its section headers", error, self.file["e_shoff"]) from error
+
+    def _sections_named(self, name: bytes) -> Iterator[int]:
+        """List sections of a name; of names, which tell no length, no more is read than decides."""
+        count, start = self.file.num_sections(), self.file["e_shoff"]
+        if not count or self.file["e_shentsize"] != _SECTION_SIZE[self.file.elfclass]:
+            return
+        wide, order = self.file.elfclass == 64, "<" if self.file.little_endian else ">"
+        fields = [("name", 4), ("type", 4), ("flags", 8 if wide else 4), ("addr", 8 if wide else 4)]
+        fields += [("offset", 8 if wide else 4), ("size", 8 if wide else 4)]
+        width = sum(size for _, size in fields)
+        entry = np.dtype(
+            [
+                *((field, f"{order}u{size}") for field, size in fields),
+                ("rest", f"V{_SECTION_SIZE[self.file.elfclass] - width}"),
+            ]
+        )
+        table = np.frombuffer(
+            read_part(self._data, start, count * entry.itemsize, "the section headers"), entry
+        )
+        names_in = self.file.get_shstrndx()
+        if names_in >= count:
+            return
+        names_at = int(table["offset"][names_in])
+        for index, at in enumerate((table["name"].astype(np.uint64)).tolist()):
+            if names_at + at + len(name) > self._data.end:
+                continue
+            if read_part(self._data, names_at + at, len(name), "the name of a section") == name:
+                yield index
 
     def notes(self) -> Iterator[Note]:
         """List the notes of all PT_NOTE entries.
@@ -173,13 +204,27 @@ class ElfHeaders:
                     offset=each.told_at,
                     advice="copy or take the dump again",
                 )
-            try:
-                for note in islice(iter_notes(self.file, each.offset, each.filesz), _MOST_NOTES):
-                    yield Note(str(note["n_name"]), note["n_type"], bytes(note["n_descdata"]))
-            except HvshareError:
-                raise
-            except Exception as error:
-                raise self._damaged("its notes", error, each.offset) from error
+            part = read_part(self._data, each.offset, each.filesz, "the notes")
+            yield from islice(self._notes_in(part, each.offset), _MOST_NOTES)
+
+    def _notes_in(self, part: bytes, offset: int) -> Iterator[Note]:
+        header = struct.Struct("<III" if self.file.little_endian else ">III")
+        at = 0
+        while at + header.size <= len(part):
+            name_size, size, kind = header.unpack_from(part, at)
+            name_at = at + header.size
+            start = name_at + -(-name_size // 4) * 4
+            if start + size > len(part):
+                raise DamagedImageError(
+                    f"a note of {size:,} bytes goes beyond the notes, which end at byte "
+                    f"{offset + len(part):,}",
+                    path=self._data.path,
+                    offset=offset + at,
+                    advice="copy or take the dump again",
+                )
+            owner = part[name_at : name_at + name_size].split(b"\0")[0].decode("ascii", "backslashreplace")
+            yield Note(owner, kind, part[start : start + size])
+            at = start + -(-size // 4) * 4
 
     def _damaged(self, what: str, error: Exception, offset: int) -> DamagedImageError:
         reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -2,7 +2,8 @@
 
 No page is touched that the guest has not touched: the kernel is asked first what each page is (`pagemap` and
 `backing_files` in this package), and only those that have contents are read, from the process or from the
-file that is mapped. Pages that were never touched are zero, by the definition of anonymous memory and of holes.
+file that is mapped. Pages that were never touched are zero, by the definition of anonymous memory and of
+holes.
 
 Source: Linux, ``Documentation/filesystems/proc.rst`` and ``Documentation/admin-guide/mm/pagemap.rst``.
 """
