@@ -8,11 +8,20 @@ import numpy as np
 
 from hvshare.errors import TruncatedImageError
 from hvshare.images.runs import RunKind, Runs
+from hvshare.images.source import Source
+from hvshare.images.sparse import lies_in_hole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import TypeAlias
 
     from numpy.typing import NDArray
+
+    Window: TypeAlias = NDArray[np.bool_] | int
+    """Bits of a bitmap; a number is so many that are not set, in a hole of the file."""
+
+    Flags: TypeAlias = NDArray[np.int8] | tuple[int, int]
+    """What is known of each page; a flag and a number are so many pages of which the same is known."""
 
     from hvshare.images.source import Positioned
 
@@ -23,7 +32,7 @@ WINDOW_BITS: Final = 1 << 21
 """Bits that `read_bits` yields at a time: 256 KiB of a bitmap, which stand for 8 GiB of a guest."""
 
 
-def read_bits(data: Positioned, offset: int, bits: int, what: str) -> Iterator[NDArray[np.bool_]]:
+def read_bits(data: Positioned, offset: int, bits: int, what: str) -> Iterator[Window]:
     """Read a bitmap in windows; the lowest bit of a byte is the first, as in kdump and Windows dumps.
 
     Parameters
@@ -38,9 +47,10 @@ def read_bits(data: Positioned, offset: int, bits: int, what: str) -> Iterator[N
 
     Returns
     -------
-    iterator of ndarray
+    iterator of ndarray or int
         Of dtype bool and shape (`WINDOW_BITS`,), the last one of what is left; none if there are no bits. A
-        window stays as it is when the next one is read.
+        window stays as it is when the next one is read. One that is a hole of the file is its number of
+        bits, since a sparse file may have any number of them.
 
     Raises
     ------
@@ -72,27 +82,36 @@ def read_bits(data: Positioned, offset: int, bits: int, what: str) -> Iterator[N
     return _windows(data, offset, bits)
 
 
-def _windows(data: Positioned, offset: int, bits: int) -> Iterator[NDArray[np.bool_]]:
+def _windows(data: Positioned, offset: int, bits: int) -> Iterator[Window]:
     room = np.empty(min(WINDOW_BITS, bits) // 8 + 1, np.uint8)
     for first in range(0, bits, WINDOW_BITS):
         count = min(WINDOW_BITS, bits - first)
         part = room[: -(-count // 8)]
+        if isinstance(data, Source) and lies_in_hole(data.fd, offset + first // 8, len(part)):
+            yield count
+            continue
         data.pread(part.data, offset + first // 8)
         yield np.unpackbits(part, count=count, bitorder="little").view(np.bool_)
 
 
+def as_bits(window: Window) -> NDArray[np.bool_]:
+    """Give the bits of a window, also of one in a hole."""
+    return np.zeros(window, np.bool_) if isinstance(window, int) else window
+
+
 def count_bits(data: Positioned, offset: int, bits: int, what: str) -> int:
     """Count the bits that are set in a bitmap; see `read_bits` for the parameters and what is raised."""
-    return sum(int(np.count_nonzero(window)) for window in read_bits(data, offset, bits, what))
+    return sum(int(np.count_nonzero(as_bits(window))) for window in read_bits(data, offset, bits, what))
 
 
-def runs_from_flags(chunks: Iterator[NDArray[np.int8]]) -> Runs:
+def runs_from_flags(chunks: Iterator[Flags]) -> Runs:
     """Turn what is known of each page into runs.
 
     Parameters
     ----------
-    chunks : iterator of ndarray
-        Of dtype int8: for each page from guest frame number 0 on, the value of its `RunKind` or `NO_MEMORY`.
+    chunks : iterator of ndarray or tuple of int
+        Of dtype int8: for each page from guest frame number 0 on, the value of its `RunKind` or `NO_MEMORY`;
+        or one such value and how many pages have it.
         Chunks may be of any length and follow each other. Each is let go of before the next is asked for, so
         a generator may fill one array again and again.
 
@@ -115,6 +134,12 @@ def runs_from_flags(chunks: Iterator[NDArray[np.int8]]) -> Runs:
     runs = Runs()
     base = 0
     for flags in chunks:
+        if isinstance(flags, tuple):
+            flag, pages = flags
+            if flag != NO_MEMORY:
+                runs.append(base, pages, RunKind(flag))
+            base += pages
+            continue
         if not len(flags):
             continue
         if flags.min() < NO_MEMORY or flags.max() > max(RunKind):

@@ -11,7 +11,7 @@ from hvshare.caveats import Caveat
 from hvshare.errors import UnsupportedImageError
 from hvshare.images.raw import holes_are_zero
 from hvshare.images.runs import RunKind
-from hvshare.images.segments import describe_range, lay_out, with_holes
+from hvshare.images.segments import describe_range, lay_out, without_holes
 from hvshare.images.stored import StoredImage
 from hvshare.units import format_size
 
@@ -52,7 +52,7 @@ def flat_image(opening: Opening, source: Source, segments: Iterable[Segment]) ->
     UnsupportedImageError
         If nothing is left to measure, since all of the file is holes that are absent.
     """
-    layout = lay_out(with_holes(segments, source, opening.options.holes), source)
+    layout = without_holes(lay_out(segments, source), source, opening.options.holes)
     if layout.runs.pages_of(RunKind.ABSENT) == layout.runs.pages:
         raise UnsupportedImageError(
             "no page of the guest is stored in it, so there is nothing to measure",

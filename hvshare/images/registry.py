@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections import Counter
 from itertools import chain, count
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from hvshare.caveats import Caveat
-from hvshare.errors import ImageError, UnsupportedImageError
+from hvshare.errors import ImageError, UnreadableImageError, UnsupportedImageError
 from hvshare.images.formats import recognise_format
 from hvshare.images.opening import Opening
 from hvshare.images.options import ReadingOptions
@@ -22,6 +23,24 @@ if TYPE_CHECKING:
 
 _LIVE: Final = ("qemu:", "pid:")
 _FORCE: Final = "--image-format raw reads it as it is"
+
+
+class _Input(Protocol):
+    """What opening an input gives."""
+
+    name: str
+    caveats: list[Caveat]
+
+    @property
+    def identity(self) -> tuple[int, int] | None:
+        """Device and inode of a file."""
+
+    def close(self) -> None:
+        """Let go of the file."""
+
+
+Opened = TypeVar("Opened")
+AnyInput = TypeVar("AnyInput", bound=_Input)
 
 
 def open_image(path: str, *, name: str = "", options: ReadingOptions = ReadingOptions()) -> GuestImage:
@@ -49,7 +68,31 @@ def open_image(path: str, *, name: str = "", options: ReadingOptions = ReadingOp
     ResourceError
         If a stream has to be copied to a temporary file and there is no room for it.
     """
-    name = name or default_names([path])[0]
+    return open_input(path, read_image, name=name or default_names([path])[0], options=options)
+
+
+def open_input(
+    path: str, read: Callable[[Opening], Opened], *, name: str, options: ReadingOptions
+) -> GuestImage | Opened:
+    """Open what may be an image or something else, for others than `open_image` to recognise.
+
+    Parameters
+    ----------
+    path : str
+        As for `open_image`.
+    read : callable
+        Makes something of an `Opening`, which is closed if it fails. Running guests and processes are
+        images whatever it would make.
+    name : str
+        How reports call it.
+    options : ReadingOptions
+        How it is read.
+
+    Raises
+    ------
+    ImageError
+        If the input cannot be opened or is empty, and whatever `read` raises.
+    """
     if path.startswith(_LIVE):
         from hvshare.images.live.image import is_live, open_live
 
@@ -61,7 +104,7 @@ def open_image(path: str, *, name: str = "", options: ReadingOptions = ReadingOp
         path = open_folder(path)
     opening = Opening(name, path, options)
     try:
-        return _recognised(opening)
+        return read(opening)
     except BaseException:
         opening.close()
         raise
@@ -95,21 +138,51 @@ def open_images(
     ImageError
         As `open_image`, unless `on_error` is given.
     """
-    images: list[GuestImage] = []
+    return open_all(
+        paths, lambda path, name, options: open_image(path, name=name, options=options), options, on_error
+    )
+
+
+def open_all(
+    paths: Sequence[str],
+    open_one: Callable[[str, str, ReadingOptions], AnyInput],
+    options: ReadingOptions,
+    on_error: Callable[[ImageError], None] | None,
+) -> list[AnyInput]:
+    """Open several inputs in some way, given path, name and options; see `open_images`."""
+    inputs: list[AnyInput] = []
+    pipes: set[tuple[int, int]] = set()
     try:
         for path, name in zip(paths, default_names(paths), strict=True):
             try:
-                images.append(open_image(path, name=name, options=options))
+                _refuse_pipe_again(path, pipes)
+                inputs.append(open_one(path, name, options))
             except ImageError as error:
                 if on_error is None:
                     raise
                 on_error(error)
     except BaseException:
-        for image in images:
-            image.close()
+        for each in inputs:
+            each.close()
         raise
-    _tell_twins(images)
-    return images
+    _tell_twins(inputs)
+    return inputs
+
+
+def _refuse_pipe_again(path: str, pipes: set[tuple[int, int]]) -> None:
+    """Refuse a pipe that was named before: each of both would get a part of what comes through it."""
+    try:
+        of_pipe = os.fstat(0) if path == "-" else os.stat(path)  # noqa: PTH116
+    except (OSError, ValueError):
+        return
+    if not stat.S_ISFIFO(of_pipe.st_mode):
+        return
+    pipe = (of_pipe.st_dev, of_pipe.st_ino)
+    if pipe in pipes:
+        raise UnreadableImageError(
+            "it is a pipe that is named twice, and can be read once", path=path, advice="name it once"
+        )
+    pipes.add(pipe)
 
 
 def default_names(paths: Sequence[str]) -> list[str]:
@@ -141,7 +214,8 @@ def default_names(paths: Sequence[str]) -> list[str]:
     return list(unique)
 
 
-def _recognised(opening: Opening) -> GuestImage:
+def read_image(opening: Opening) -> GuestImage:
+    """Make an image of an input by its magic and structure; see `open_image` for what is raised."""
     forced = opening.options.image_format == "raw"
     known = recognise_format(opening.head)
     unsupported = recognise_unsupported(opening.head)
@@ -179,8 +253,8 @@ def _read_as_raw(format_name: str, name: str) -> Caveat:
     )
 
 
-def _tell_twins(images: list[GuestImage]) -> None:
-    first: dict[tuple[int, int], GuestImage] = {}
+def _tell_twins(images: Sequence[_Input]) -> None:
+    first: dict[tuple[int, int], _Input] = {}
     for image in images:
         if image.identity is None:
             continue

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from itertools import islice
+from array import array
+from bisect import bisect_left, bisect_right
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from hvshare.caveats import Caveat
@@ -121,7 +121,7 @@ def lay_out(segments: Iterable[Segment], data: Positioned, address_limit: int = 
     Raises
     ------
     DamagedImageError
-        If segments overlap, go beyond the limit, or are too many.
+        If segments overlap, in the guest or in the file, go beyond the limit, or are too many.
     TruncatedImageError
         If one does not lie within the data.
     EmptyImageError
@@ -144,6 +144,14 @@ def lay_out(segments: Iterable[Segment], data: Positioned, address_limit: int = 
                 advice="take the dump again",
             )
         end = each.end
+    stored = sum(each.size for each in ordered if each.kind == RunKind.PRESENT)
+    if stored > data.end:
+        raise DamagedImageError(
+            f"its ranges of memory take {stored:,} bytes, and the file has {data.end:,}, so that some share "
+            "their bytes",
+            path=data.path,
+            advice="take the dump again",
+        )
     layout = _pages(_joined(ordered))
     if layout.runs.pages == layout.cut_pages:
         raise EmptyImageError("it holds no whole page", path=data.path, advice="check how the dump was made")
@@ -224,45 +232,52 @@ def _add_cut_page(runs: Runs, gfn: int) -> int:
     return 1
 
 
-def with_holes(segments: Iterable[Segment], source: Source, kind: RunKind) -> Iterator[Segment]:
+def without_holes(layout: PageLayout, source: Source, kind: RunKind) -> PageLayout:
     """Tell the holes of a sparse file apart.
 
     Parameters
     ----------
-    segments : iterable of Segment
-        PRESENT ones within the file, or of any other kind, which stay as they are.
+    layout : PageLayout
+        Whose extents refer to the file itself.
     source : Source
         The file.
     kind : RunKind
         What its holes mean: ZERO or ABSENT.
 
-    Yields
-    ------
-    Segment
-        The same memory, in more pieces. A page that lies in a hole in part only is PRESENT.
+    Returns
+    -------
+    PageLayout
+        The same pages; those that lie in a hole as a whole are of the kind.
     """
-    data = list(data_extents(source.fd, source.end))
-    stops = [stop for _, stop in data]
-    for each in segments:
-        if each.kind != RunKind.PRESENT:
-            yield each
+    starts, stops = array("q"), array("q")
+    for start, stop in data_extents(source.fd, source.end):
+        starts.append(start)
+        stops.append(stop)
+    runs, extents = Runs(), Extents()
+    position = 0
+    for run in layout.runs:
+        if run.kind != RunKind.PRESENT:
+            runs.append(*run)
             continue
-        at, end = each.offset, each.offset + each.size
-        base = at - each.address % PAGE_SIZE
-        for start, stop in islice(data, bisect_right(stops, base), None):
-            if start >= end + PAGE_SIZE:
-                break
-            # Page by page of the guest, so that no page is part hole and part data.
-            low = max(base + (start - base) // PAGE_SIZE * PAGE_SIZE, at)
-            high = min(base - (base - stop) // PAGE_SIZE * PAGE_SIZE, end)
-            if high <= low:
-                continue
-            if low > at:
-                yield Segment(each.address + at - each.offset, low - at, at, kind, each.told_at)
-            yield Segment(each.address + low - each.offset, high - low, low, RunKind.PRESENT, each.told_at)
-            at = high
-        if at < end:
-            yield Segment(each.address + at - each.offset, end - at, at, kind, each.told_at)
+        gfn = run.first_gfn
+        for extent in layout.extents.within(position, position + run.pages):
+            at, behind = 0, extent.offset + extent.pages * PAGE_SIZE
+            for index in range(bisect_right(stops, extent.offset), bisect_left(starts, behind)):
+                # Two pieces of data may lie in one page.
+                low = max((starts[index] - extent.offset) // PAGE_SIZE, at)
+                high = min(-(-(stops[index] - extent.offset) // PAGE_SIZE), extent.pages)
+                if high <= low:
+                    continue
+                if low > at:
+                    runs.append(gfn + at, low - at, kind)
+                runs.append(gfn + low, high - low, RunKind.PRESENT)
+                extents.append(extent.offset + low * PAGE_SIZE, high - low)
+                at = high
+            if at < extent.pages:
+                runs.append(gfn + at, extent.pages - at, kind)
+            gfn += extent.pages
+        position += run.pages
+    return PageLayout(runs, extents, layout.cut_pages)
 
 
 def describe_range(address: int, size: int) -> str:

@@ -31,6 +31,7 @@ _CHECKSUM: Final = 4
 _MOST_DECODED: Final = 1 << 16
 # Snappy never makes more than 32 + n + n / 6 bytes of n.
 _MOST_STORED: Final = _CHECKSUM + 32 + _MOST_DECODED + _MOST_DECODED // 6
+_MOST_EXPANSION: Final = 22  # Snappy takes at least 3 bytes for 64
 _PREAMBLE: Final = 3  # as a varint, 65,536 takes three bytes
 _START: Final = _CHECKSUM + _PREAMBLE
 
@@ -86,7 +87,8 @@ class SnappyChunks:
         """
         start, end = offset, self._source.end
         head = memoryview(bytearray(_HEADER + _START))
-        steps = _Steps(size, self.path)
+        # What the rest of the file cannot hold takes no time, whatever size a header tells.
+        steps = _Steps(size, self.path, most=_MOST_EXPANSION * (end - start))
         while steps.left or offset == start:
             if offset == end:
                 _truncated(self.path, offset)
@@ -225,12 +227,12 @@ class SnappyStream:
 class _Steps:
     """Checks the chunks of one stream, one after another."""
 
-    def __init__(self, size: int, path: str) -> None:
+    def __init__(self, size: int, path: str, most: int | None = None) -> None:
         self.left = size
         self._path = path
         self._chunks = 0
         # Writers fill their chunks. Chunks of a few bytes would take more memory here than the file has.
-        self._most_chunks = size // PAGE_SIZE + 16
+        self._most_chunks = (size if most is None else min(size, most)) // PAGE_SIZE + 16
 
     def length(self, head: memoryview, offset: int) -> int:
         """Bytes of the chunk behind its header."""

@@ -105,7 +105,7 @@ def read_with_state(opening: Opening) -> GuestImage | None:
     path, size = opening.path, opening.source.size
     if not opening.is_positioned or not size or not stat.S_ISREG(opening.source.stat.st_mode):
         return None
-    if path == "-" or path.startswith(("/dev/", "/proc/")):
+    if path == "-" or path.startswith(("/dev/fd/", "/dev/std", "/proc/")):
         return None
     if state_path := cloud_hypervisor.find_state(path):
         return cloud_hypervisor.read_memory(opening, state_path)

@@ -94,6 +94,11 @@ class Source:
         except OSError as error:
             self.close()
             raise _unreadable(error, path) from error
+        except ValueError as error:
+            self.close()
+            raise UnreadableImageError(
+                f"no file can be named so ({error})", path=path, advice="check the name"
+            ) from error
         except BaseException:
             self.close()
             raise

@@ -10,6 +10,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+def lies_in_hole(fd: int, offset: int, size: int) -> bool:
+    """Whether a part of a file is nothing but hole. The offset of the file moves."""
+    if not hasattr(os, "SEEK_DATA"):
+        return False
+    try:
+        return os.lseek(fd, offset, os.SEEK_DATA) >= offset + size
+    except OSError as error:
+        return error.errno == errno.ENXIO
+
+
 def data_extents(fd: int, size: int) -> Iterator[tuple[int, int]]:
     """List the parts of a file that are no holes, without reading it.
 

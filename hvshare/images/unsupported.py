@@ -31,6 +31,12 @@ class UnsupportedFormat(NamedTuple):
 
 _MEMORY: Final = (
     UnsupportedFormat(
+        "fingerprint file of hvshare",
+        (b"hvshare_fingerprints.npy",),
+        "it holds digests and no contents: name the image that it was made of",
+        offset=30,
+    ),
+    UnsupportedFormat(
         "Hyper-V saved state or configuration (.vmrs, .vsv, .vmcx)",
         (b"\x14\x20\x28\x01",),
         "convert a .vmrs on Windows with `pcileech dump -device hvsavedstate://FILE.vmrs -out FILE.raw`, "

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 _SHOWN: Final = {"OSRELEASE": "kernel", "KERNELOFFSET": "KASLR offset"}
+_MOST_SHOWN: Final = 128
 
 
 def describe_vmcoreinfo(content: bytes) -> dict[str, str]:
@@ -22,5 +23,6 @@ def describe_vmcoreinfo(content: bytes) -> dict[str, str]:
     for line in content.decode("utf-8", "backslashreplace").splitlines():
         key, _, value = line.partition("=")
         if key in _SHOWN:
+            value = value[:_MOST_SHOWN]
             found[_SHOWN[key]] = f"0x{value}" if key == "KERNELOFFSET" else value
     return found

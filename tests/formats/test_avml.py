@@ -361,3 +361,14 @@ def test_flipped_bytes(tmp_path: Path) -> None:
     small_file(path)
     # Every byte: the address of a block is held twice, by its size, and everything else has a checksum.
     check_flipped(path, range(path.stat().st_size))
+
+
+def test_chunks_of_nothing(tmp_path: Path) -> None:
+    # As many as pages, by the header; but so much memory cannot come out of the file.
+    stream = IDENTIFIER + writer.header(0xFE, b"") * 100_000
+    path = tmp_path / "a"
+    path.write_bytes(block_header(0, 1 << 51) + stream)
+    with pytest.raises(DamagedImageError, match="more chunks than it has pages") as caught:
+        read_back(path)
+    assert caught.value.offset is not None
+    assert caught.value.offset < 20_000

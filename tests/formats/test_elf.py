@@ -22,7 +22,7 @@ from hvshare.errors import DamagedImageError, ImageError, TruncatedImageError, U
 from hvshare.images.image import LeftOut
 from hvshare.images.options import ReadingOptions
 from hvshare.images.runs import RunKind
-from tests.formats.elf_writer import EM_386, EM_AARCH64, Load, elf_core, note
+from tests.formats.elf_writer import EM_386, EM_AARCH64, PT_LOAD, PT_NOTE, Load, elf_core, note
 from tests.formats.harness import check_cut_anywhere, check_flipped, memories, read_back, stretches
 from tests.guests import ZERO, content
 from tests.oracle import PAGE
@@ -317,3 +317,54 @@ def test_names_of_sections_that_never_end(tmp_path: Path) -> None:
     assert read_back(path).memory == {0: content(1)}
     # Names that were read to their end would take minutes.
     assert time.monotonic() - started < 10
+
+
+def core_with_entries(entries: bytes, before: bytes = b"") -> bytes:
+    """Write a core whose table of program headers is given, behind contents at byte 64."""
+    core = bytearray(elf_core([], shift=0)) + before
+    struct.pack_into("<Q", core, 32, len(core))
+    struct.pack_into("<H", core, 56, len(entries) // 56)
+    return bytes(core) + entries
+
+
+def entry(kind: int, offset: int, vaddr: int, paddr: int, filesz: int, memsz: int) -> bytes:
+    return struct.pack("<IIQQQQQQ", kind, 7, offset, vaddr, paddr, filesz, memsz, 0)
+
+
+def test_notes_that_are_described_again_and_again(tmp_path: Path) -> None:
+    notes = note("X", 5, b"y" * 1000) * 2000
+    entries = entry(PT_NOTE, 64, 0, 0, len(notes), len(notes)) * 5000
+    entries += entry(PT_LOAD, 64, 0, 0, PAGE, PAGE)
+    path = write(tmp_path / "a.elf", core_with_entries(entries, notes))
+    started = time.monotonic()
+    assert read_back(path).memory == {0: notes[:PAGE]}
+    # Ten million notes would take minutes, and their contents 10 GB.
+    assert time.monotonic() - started < 10
+
+
+def test_many_entries_for_text_of_the_kernel(tmp_path: Path) -> None:
+    text = (entry(PT_LOAD, 0, 0xFFFFFFFF81000000, gfn * PAGE, 0, PAGE) for gfn in range(20_000))
+    memory = (entry(PT_LOAD, 0, 0, gfn * PAGE, 0, PAGE) for gfn in range(10_000, 30_000))
+    last = entry(PT_LOAD, 64, 0, 30_000 * PAGE, PAGE, PAGE)
+    path = write(tmp_path / "a.elf", core_with_entries(b"".join([*text, *memory, last]), content(3)))
+    started = time.monotonic()
+    found = read_back(path)
+    # Each with each other would take a minute.
+    assert time.monotonic() - started < 10
+    assert found.memory[30_000] == content(3)
+    assert found.unlisted[RunKind.ABSENT] == 30_000
+
+
+def test_memory_that_shares_its_bytes(tmp_path: Path) -> None:
+    # A file of 1 MB that stands for 1 GiB would take as long as that to read.
+    contents = pages(*range(256))
+    entries = (entry(PT_LOAD, 64, 0, number << 20, MIB, MIB) for number in range(1024))
+    path = write(tmp_path / "a.elf", core_with_entries(b"".join(entries), contents))
+    with pytest.raises(DamagedImageError, match="some share their bytes"):
+        read_back(path)
+
+
+def test_long_values_of_vmcoreinfo_are_cut(tmp_path: Path) -> None:
+    notes = note("VMCOREINFO", 0, b"OSRELEASE=" + b"6" * (4 << 20))
+    with hvshare.open_image(str(write(tmp_path / "a.elf", elf_core([Load(0, pages(1))], notes)))) as image:
+        assert image.details["kernel"] == "6" * 128

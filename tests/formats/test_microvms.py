@@ -3,8 +3,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import struct
 import subprocess
 import sys
+import time
 import tracemalloc
 from pathlib import Path
 
@@ -415,3 +417,19 @@ def test_directories_on_the_command_line(tmp_path: Path) -> None:
         ("two", "cloud-hypervisor"),
     ]
     assert [image["counts"]["4096"]["saved_self"] for image in images] == [1, 0]
+
+
+def test_many_files_beside_hostile_states(tmp_path: Path) -> None:
+    if not supports_holes(tmp_path):
+        pytest.skip("the file system under the temporary folder tells no holes")
+    for number in range(4):
+        state = vmstate([(0, MIB)], version=8, memory_mib=1)
+        (tmp_path / f"state{number}").write_bytes(state + struct.pack("<QQ", 1, 0) * 4000)
+    for number in range(300):
+        write_sparse(tmp_path / f"m{number}", (number + 1) * PAGE, {})
+    started = time.monotonic()
+    # By chance a pattern of the states describes three of the files.
+    with pytest.raises(UnreadableImageError, match="3 files of memory"):
+        hvshare.open_image(str(tmp_path))
+    # Every state for every file would take minutes.
+    assert time.monotonic() - started < 20

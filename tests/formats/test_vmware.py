@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import tempfile
 import tracemalloc
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from hvshare.errors import (
     UnreadableImageError,
     UnsupportedImageError,
 )
+from hvshare.images import segments
 from hvshare.images.options import ReadingOptions
 from hvshare.images.runs import RunKind
 from tests.formats.harness import ReadBack, check_cut_anywhere, check_flipped, memories, read_back
@@ -303,3 +305,25 @@ def test_volatility3_reads_the_same(tmp_path: Path) -> None:
     assert {gfn: layer.read(gfn * PAGE, PAGE) for gfn in memory} == read_back(path).memory
     for name in ("memory", "state"):
         context.layers[name].destroy()
+
+
+def test_a_file_with_many_holes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not supports_holes(tmp_path):
+        pytest.skip("the file system under the temporary folder tells no holes")
+    # Holes are as many as a guest has pages; ranges of memory are few.
+    monkeypatch.setattr(segments, "MOST_SEGMENTS", 10)
+    memory = {gfn: content(gfn % 250 + 1) for gfn in range(0, 200, 2)}
+    path = write_sparse(tmp_path / "a.vmem", 200 * PAGE, {gfn * PAGE: page for gfn, page in memory.items()})
+    (tmp_path / "a.vmss").write_bytes(vmss(region_tags([(0, 0, 96), (1000, 96, 104)])))
+    places = {gfn: gfn if gfn < 96 else gfn + 904 for gfn in range(200)}
+    found = read_back(path).memory
+    assert found == {place: memory.get(gfn, bytes(PAGE)) for gfn, place in places.items()}
+    absent = read_back(path, ReadingOptions(holes=RunKind.ABSENT)).memory
+    assert absent == {place: memory.get(gfn) for gfn, place in places.items()}
+
+
+@pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="there is no memory file system")  # noqa: S108
+def test_a_snapshot_in_memory() -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        memory = {0: content(1), 9: content(2)}
+        assert read_back(write_pair(Path(folder), memory)).memory == memory

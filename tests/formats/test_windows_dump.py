@@ -16,7 +16,7 @@ from hvshare.images.runs import RunKind
 from tests.formats import windows_dump_writer as writer
 from tests.formats.harness import check_cut_anywhere, check_flipped, memories, read_back
 from tests.formats.windows_dump_writer import complete, header, with_bitmap, with_ranges
-from tests.guests import content
+from tests.guests import content, supports_holes, write_sparse
 from tests.oracle import PAGE
 
 Write = Callable[..., bytes]
@@ -358,3 +358,20 @@ def test_another_reader_agrees(tmp_path: Path, data: bytes) -> None:
     pages = {gfn: parser.read_physical_page(gfn * PAGE) for gfn in range(24)}
     theirs = {gfn: bytes(page) for gfn, page in pages.items() if page is not None}
     assert theirs == stored(read_back(path).memory)
+
+
+@any_memory
+def test_bitmap_that_is_a_hole(tmp_path: Path, known: bool) -> None:
+    if not supports_holes(tmp_path):
+        pytest.skip("the file system under the temporary folder tells no holes")
+    # A bitmap of 128 GiB, of which the file holds the last byte.
+    bits = 1 << 40
+    first = HEADER + PAGE + bits // 8
+    second = with_bitmap({0: content(1)}, bits=bits // 4096, first_page=first % PAGE + HEADER + PAGE)[HEADER:]
+    second = struct.pack("<4s4s24xQQQ", b"SDMP", b"DUMP", first, 1, bits)
+    head = header(writer.BITMAP, [(0, bits)] if known else None)
+    parts = {0: head + second, HEADER + 0x38 + bits // 8 - 1: b"\x80", first: content(7)}
+    path = write_sparse(tmp_path / "a.dmp", first + PAGE, parts)
+    found = read_back(path)
+    assert found.memory == {bits - 1: content(7)}
+    assert found.unlisted[RunKind.ABSENT] == (bits - 1 if known else 0)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import struct
 import tracemalloc
 from pathlib import Path
@@ -23,7 +24,7 @@ from hvshare.errors import (
 from hvshare.images.runs import RunKind
 from tests.formats.harness import check_cut_anywhere, check_flipped, memories, read_back
 from tests.formats.xen_core_writer import INVALID, Section, note, xen_core
-from tests.guests import ZERO, content
+from tests.guests import ZERO, content, supports_holes
 from tests.oracle import PAGE
 
 PAGES = [(3, content(1)), (0, content(2)), (4, content(4)), (INVALID, ZERO), (1 << 20, content(7)), (9, ZERO)]
@@ -271,3 +272,21 @@ def test_flipped_headers(tmp_path: Path) -> None:
         start = section_of(file, name)["sh_offset"]
         offsets += range(start, start + min(size, section_of(file, name)["sh_size"]))
     check_flipped(path, offsets)
+
+
+def test_frame_numbers_that_are_a_hole(tmp_path: Path) -> None:
+    if not supports_holes(tmp_path):
+        pytest.skip("the file system under the temporary folder tells no holes")
+    # As many pages as a sparse file of 8 TiB has room for, and a table of them that is all zeros.
+    count = 1 << 30
+    data = bytearray(xen_core([], nr_pages=count))
+    file = ELFFile(io.BytesIO(bytes(data)))
+    for name, offset, size in ((".xen_pages", 1 << 36, count * PAGE), (".xen_pfn", 1 << 35, count * 8)):
+        index = [each.name for each in file.iter_sections()].index(name)
+        struct.pack_into("<QQ", data, 64 + 64 * index + 24, offset, size)
+    path = tmp_path / "a.core"
+    path.write_bytes(data)
+    os.truncate(path, (1 << 36) + count * PAGE)
+    with pytest.raises(DamagedImageError, match="guest frame number 0x0 is there twice") as caught:
+        read_back(path)
+    assert caught.value.offset == (1 << 35) + 8

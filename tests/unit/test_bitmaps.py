@@ -64,7 +64,9 @@ def test_bits_are_read_lowest_first(bits: list[bool], before: int, behind: int) 
     # Unused bits of the last byte, and all bytes around it, are set and belong to something else.
     data = (number | (1 << 8 * size) - (1 << len(bits))).to_bytes(size, "little")
     source = Bytes(b"\xff" * before + data + b"\xff" * behind)
-    windows = list(read_bits(source, before, len(bits), "the bitmap"))
+    windows = [
+        window for window in read_bits(source, before, len(bits), "the bitmap") if not isinstance(window, int)
+    ]
     assert [bit for window in windows for bit in window.tolist()] == bits
     assert all(window.dtype == np.bool_ for window in windows)
     assert count_bits(source, before, len(bits), "the bitmap") == sum(bits)

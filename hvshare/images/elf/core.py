@@ -9,6 +9,8 @@ entry puts ``p_filesz`` bytes at ``p_offset`` to the address ``p_paddr``; of the
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
 from hvshare.caveats import Caveat
@@ -57,7 +59,7 @@ def read_core(opening: Opening, source: Source, data: Positioned) -> GuestImage:
         As `read`.
     """
     headers = ElfHeaders(data)
-    if headers.section(".xen_pages") is not None:
+    if any(each.name == ".xen_pages" for each in headers.sections()):
         from hvshare.images.elf.xen import read_xen
 
         return read_xen(opening, source, headers, data)
@@ -70,7 +72,7 @@ def read_core(opening: Opening, source: Source, data: Positioned) -> GuestImage:
         )
     notes = list(headers.notes())
     if _is_process(loads, notes):
-        return _read_process(opening, (source, data), loads, notes)
+        return _read_process(opening, (source, data), headers, loads, notes)
     return _read_guest(opening, (source, data), headers, loads, notes)
 
 
@@ -84,6 +86,7 @@ def _is_process(loads: Sequence[ProgramHeader], notes: Sequence[Note]) -> bool:
 def _read_process(
     opening: Opening,
     bytes_of: tuple[Source, Positioned],
+    headers: ElfHeaders,
     loads: Sequence[ProgramHeader],
     notes: Sequence[Note],
 ) -> GuestImage:
@@ -93,7 +96,7 @@ def _read_process(
     image.format, image.layout = "elf-process", "pages by virtual address in PT_LOAD segments"
     for note in notes:
         if note.owner == "CORE" and note.type == _NT_PRPSINFO:
-            image.details["program"] = _program(note.description)
+            image.details["program"] = _program(headers.description(note))
     image.caveats += layout.caveats(opening.name)
     image.caveats.append(
         Caveat(
@@ -134,9 +137,10 @@ def _read_guest(
     image.format, image.layout = "elf", "pages by physical address in PT_LOAD segments"
     image.left_out = left_out
     image.details["machine"] = headers.machine.removeprefix("EM_").lower().replace("_", "-")
-    vmcoreinfo = next((note.description for note in notes if note.owner == "VMCOREINFO"), None)
+    vmcoreinfo = next((note for note in notes if note.owner == "VMCOREINFO"), None)
     image.vmcoreinfo = vmcoreinfo is not None
-    image.details |= describe_vmcoreinfo(vmcoreinfo or b"")
+    if vmcoreinfo is not None:
+        image.details |= describe_vmcoreinfo(headers.description(vmcoreinfo))
     if virtualbox:
         image.tool = "VirtualBox"
     elif "QEMU" in owners:
@@ -169,16 +173,16 @@ def _segments(loads: Iterable[tuple[int, ProgramHeader]], path: str) -> Iterator
 
 def _without_kernel_text(loads: Sequence[ProgramHeader]) -> list[ProgramHeader]:
     """Drop the entry by which x86-64 kernels describe their own text once more, at its other address."""
-    direct = [each for each in loads if each.vaddr < _KERNEL_TEXT]
-    return [
-        each
-        for each in loads
-        if each.vaddr < _KERNEL_TEXT
-        or not any(
-            other.paddr <= each.paddr and each.paddr + each.memsz <= other.paddr + other.memsz
-            for other in direct
-        )
-    ]
+    direct = sorted((each.paddr, each.paddr + each.memsz) for each in loads if each.vaddr < _KERNEL_TEXT)
+    starts = [start for start, _ in direct]
+    # How far memory reaches that any entry up to this one describes.
+    ends = list(accumulate((end for _, end in direct), max))
+
+    def is_there(text: ProgramHeader) -> bool:
+        at = bisect_right(starts, text.paddr)
+        return at > 0 and text.paddr + text.memsz <= ends[at - 1]
+
+    return [each for each in loads if each.vaddr < _KERNEL_TEXT or not is_there(each)]
 
 
 def _without_second_views(segments: Iterable[Segment]) -> list[Segment]:

@@ -1,14 +1,15 @@
 """What the headers of an ELF file say, checked against the file.
 
 Source: System V ABI, chapters 4 and 5, and elf(5); PN_XNUM and notes as in core(5) and the kernel's
-``fs/binfmt_elf.c``. The headers themselves are read by pyelftools.
+``fs/binfmt_elf.c``. pyelftools reads the ELF header and the first section header. Tables and notes are
+read here, since pyelftools follows sections to those that they refer to, and reads notes and names as far as
+the file goes: hours, where a file is hostile.
 """
 
 from __future__ import annotations
 
 import io
 import struct
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
@@ -24,14 +25,17 @@ if TYPE_CHECKING:
 PT_LOAD: Final = 1
 PT_NOTE: Final = 4
 _MOST_SECTIONS: Final = 1 << 16
-_MOST_NOTES: Final = 8192
-_MOST_NOTE_BYTES: Final = 64 << 20
+_MOST_NAMES: Final = 1 << 20
+_MOST_NOTES: Final = 1 << 16
+_MOST_NAME: Final = 64
+_MOST_DESCRIPTION: Final = 1 << 20
 _ENTRY_FIELDS: Final = {
     64: (("type", 4), ("flags", 4), ("offset", 8), ("vaddr", 8), ("paddr", 8), ("filesz", 8), ("memsz", 8)),
     32: (("type", 4), ("offset", 4), ("vaddr", 4), ("paddr", 4), ("filesz", 4), ("memsz", 4)),
 }
 _ENTRY_SIZE: Final = {64: 56, 32: 32}
-_SECTION_SIZE: Final = {64: 64, 32: 40}
+_SECTION_LAYOUT: Final = {64: "IIQQQQIIQQ", 32: "10I"}
+_NOTE_HEADER_BYTES: Final = 12
 
 
 class ProgramHeader(NamedTuple):
@@ -52,12 +56,31 @@ class ProgramHeader(NamedTuple):
     told_at: int
 
 
+class SectionHeader(NamedTuple):
+    """An entry of the section header table; offset, size and alignment in bytes."""
+
+    name: str
+    type: int
+    offset: int
+    size: int
+    alignment: int
+
+
 class Note(NamedTuple):
-    """A note: who defined it, its number, and its contents."""
+    """A note: who defined it, its number, and where what it tells is.
+
+    Attributes
+    ----------
+    owner : str
+        At most 64 characters.
+    offset, size : int
+        Of its contents, within the file; see `ElfHeaders.description`.
+    """
 
     owner: str
     type: int
-    description: bytes
+    offset: int
+    size: int
 
 
 class ElfHeaders:
@@ -76,6 +99,8 @@ class ElfHeaders:
         Such as ``EM_X86_64``.
     is_core : bool
         Whether it is a core at all.
+    order : str
+        Byte order as `struct` spells it.
     program_headers : list of ProgramHeader
         All entries of the table.
 
@@ -92,6 +117,7 @@ class ElfHeaders:
         try:
             self.file = ELFFile(io.BufferedReader(_PositionedFile(data)))
             self.machine = str(self.file["e_machine"])
+            self.order = "<" if self.file.little_endian else ">"
             self.is_core = self.file["e_type"] == "ET_CORE"
             count = self._checked_count()
         except HvshareError:
@@ -131,8 +157,7 @@ class ElfHeaders:
                 offset=54,
                 advice="take the dump again",
             )
-        order = "<" if self.file.little_endian else ">"
-        fields = [(name, f"{order}u{width}") for name, width in _ENTRY_FIELDS[bits]]
+        fields = [(name, f"{self.order}u{width}") for name, width in _ENTRY_FIELDS[bits]]
         table = read_part(self._data, start, count * size, "the table of program headers")
         width = sum(width for _, width in _ENTRY_FIELDS[bits])
         entry = np.dtype([*fields, ("rest", f"V{size - width}")])
@@ -141,90 +166,97 @@ class ElfHeaders:
         names = ProgramHeader._fields[:-1]
         return list(map(ProgramHeader, *(columns[name].tolist() for name in names), told_at))
 
-    def section(self, name: str) -> Any | None:  # noqa: ANN401  # pyelftools' own type
-        """Give the section of a name as pyelftools sees it, or None.
+    def sections(self, most: int = _MOST_SECTIONS) -> list[SectionHeader]:
+        """List the sections.
 
         Raises
         ------
         DamagedImageError
-            If the section headers cannot be read.
+            If there are more of them than `most`, or their names take more than a megabyte.
+        TruncatedImageError
+            If their headers or names go beyond the end of the file.
         """
+        file = self.file
+        layout = struct.Struct(f"{self.order}{_SECTION_LAYOUT[file.elfclass]}")
+        start = file["e_shoff"]
         try:
-            return next(
-                (self.file.get_section(index) for index in self._sections_named(name.encode() + b"\0")), None
-            )
+            count, names_at = file.num_sections(), file.get_shstrndx()
         except HvshareError:
             raise
         except Exception as error:
-            raise self._damaged("its section headers", error, self.file["e_shoff"]) from error
+            raise self._damaged("its section headers", error, start) from error
+        if not count:
+            return []
+        if count > most or file["e_shentsize"] != layout.size:
+            raise DamagedImageError(
+                f"it says that it has {count:,} section headers of {file['e_shentsize']:,} bytes",
+                path=self._data.path,
+                offset=start,
+                advice="copy or take the dump again",
+            )
+        table = list(
+            layout.iter_unpack(read_part(self._data, start, count * layout.size, "the section headers"))
+        )
+        names = self._section_names(table[names_at][4:6]) if 0 < names_at < count else b""
+        return [
+            SectionHeader(_text(names[each[0] : each[0] + _MOST_NAME]), each[1], each[4], each[5], each[8])
+            for each in table
+        ]
 
-    def _sections_named(self, name: bytes) -> Iterator[int]:
-        """List sections of a name; of names, which tell no length, no more is read than decides."""
-        count, start = self.file.num_sections(), self.file["e_shoff"]
-        if not count or self.file["e_shentsize"] != _SECTION_SIZE[self.file.elfclass]:
-            return
-        wide, order = self.file.elfclass == 64, "<" if self.file.little_endian else ">"
-        fields = [("name", 4), ("type", 4), ("flags", 8 if wide else 4), ("addr", 8 if wide else 4)]
-        fields += [("offset", 8 if wide else 4), ("size", 8 if wide else 4)]
-        width = sum(size for _, size in fields)
-        entry = np.dtype(
-            [
-                *((field, f"{order}u{size}") for field, size in fields),
-                ("rest", f"V{_SECTION_SIZE[self.file.elfclass] - width}"),
-            ]
-        )
-        table = np.frombuffer(
-            read_part(self._data, start, count * entry.itemsize, "the section headers"), entry
-        )
-        names_in = self.file.get_shstrndx()
-        if names_in >= count:
-            return
-        names_at = int(table["offset"][names_in])
-        for index, at in enumerate((table["name"].astype(np.uint64)).tolist()):
-            if names_at + at + len(name) > self._data.end:
-                continue
-            if read_part(self._data, names_at + at, len(name), "the name of a section") == name:
-                yield index
+    def _section_names(self, place: tuple[int, ...]) -> bytes:
+        offset, size = place
+        if size > _MOST_NAMES:
+            raise DamagedImageError(
+                f"the names of its sections take {size:,} bytes",
+                path=self._data.path,
+                offset=self.file["e_shoff"],
+                advice="copy or take the dump again",
+            )
+        return read_part(self._data, offset, size, "the names of sections")
 
     def notes(self) -> Iterator[Note]:
-        """List the notes of all PT_NOTE entries.
+        """List the notes of all PT_NOTE entries, up to more than any core has.
 
         Raises
         ------
         DamagedImageError
-            If they cannot be read.
+            If an entry goes beyond the end of the file, or a note beyond its entry.
         """
+        left = _MOST_NOTES
         for each in self.program_headers:
             if each.type != PT_NOTE or not each.filesz:
                 continue
-            if each.filesz > _MOST_NOTE_BYTES or each.offset + each.filesz > self._data.end:
+            end = each.offset + each.filesz
+            if end > self._data.end:
                 raise DamagedImageError(
                     f"notes of {each.filesz:,} bytes should be at byte {each.offset:,}",
                     path=self._data.path,
                     offset=each.told_at,
                     advice="copy or take the dump again",
                 )
-            part = read_part(self._data, each.offset, each.filesz, "the notes")
-            yield from islice(self._notes_in(part, each.offset), _MOST_NOTES)
+            at = each.offset
+            while left and at + _NOTE_HEADER_BYTES <= end:
+                left -= 1
+                told_at = at
+                head = read_part(self._data, at, min(_NOTE_HEADER_BYTES + _MOST_NAME, end - at), "a note")
+                name_size, size, number = struct.unpack_from(f"{self.order}3I", head)
+                if not name_size and not size:  # kernels take that for the end of the notes, too
+                    break
+                at += _NOTE_HEADER_BYTES + -(-name_size // 4) * 4
+                if at + size > end:
+                    raise DamagedImageError(
+                        f"a note of {size:,} bytes goes beyond the notes, which end at byte {end:,}",
+                        path=self._data.path,
+                        offset=told_at,
+                        advice="copy or take the dump again",
+                    )
+                owner = _text(head[_NOTE_HEADER_BYTES : _NOTE_HEADER_BYTES + name_size])
+                yield Note(owner, number, at, size)
+                at += -(-size // 4) * 4
 
-    def _notes_in(self, part: bytes, offset: int) -> Iterator[Note]:
-        header = struct.Struct("<III" if self.file.little_endian else ">III")
-        at = 0
-        while at + header.size <= len(part):
-            name_size, size, kind = header.unpack_from(part, at)
-            name_at = at + header.size
-            start = name_at + -(-name_size // 4) * 4
-            if start + size > len(part):
-                raise DamagedImageError(
-                    f"a note of {size:,} bytes goes beyond the notes, which end at byte "
-                    f"{offset + len(part):,}",
-                    path=self._data.path,
-                    offset=offset + at,
-                    advice="copy or take the dump again",
-                )
-            owner = part[name_at : name_at + name_size].split(b"\0")[0].decode("ascii", "backslashreplace")
-            yield Note(owner, kind, part[start : start + size])
-            at = start + -(-size // 4) * 4
+    def description(self, note: Note) -> bytes:
+        """Give the contents of a note, the first megabyte of them at the most."""
+        return read_part(self._data, note.offset, min(note.size, _MOST_DESCRIPTION), "a note")
 
     def _damaged(self, what: str, error: Exception, offset: int) -> DamagedImageError:
         reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
@@ -234,6 +266,10 @@ class ElfHeaders:
             offset=offset,
             advice="copy or take the dump again",
         )
+
+
+def _text(field: bytes) -> str:
+    return field.split(b"\0")[0].decode("latin-1")
 
 
 class _PositionedFile(io.RawIOBase):

@@ -10,12 +10,11 @@ out, or never memory.
 from __future__ import annotations
 
 import struct
-from itertools import islice
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from hvshare.errors import DamagedImageError, EmptyImageError, HvshareError, UnsupportedImageError
+from hvshare.errors import DamagedImageError, EmptyImageError, UnsupportedImageError
 from hvshare.images.extents import Extents
 from hvshare.images.runs import RunKind, Runs
 from hvshare.images.segments import ADDRESS_LIMIT
@@ -24,20 +23,24 @@ from hvshare.images.stored import StoredImage
 from hvshare.units import PAGE_SIZE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from typing import TypeAlias
 
     import numpy.typing as npt
 
-    from hvshare.images.elf.headers import ElfHeaders
+    from hvshare.images.elf.headers import ElfHeaders, SectionHeader
     from hvshare.images.image import GuestImage
     from hvshare.images.opening import Opening
     from hvshare.images.source import Positioned, Source
+
+    _Numbers: TypeAlias = npt.NDArray[np.int64]
+    _Stretches: TypeAlias = tuple[_Numbers, _Numbers, _Numbers]
 
 _HEADER_NOTE: Final = 0x2000001
 _VERSION_NOTE: Final = 0x2000002
 _FORMAT_NOTE: Final = 0x2000003
 _MAGICS: Final = {0xF00FEBED: "paravirtualized", 0xF00FEBEE: "fully virtualized"}
 _NO_FRAME: Final = (1 << 64) - 1
+_SHT_NULL, _SHT_NOBITS = 0, 8
 _MOST_SECTIONS: Final = 1024  # Xen writes nine at the most
 _MOST_NOTE_BYTES: Final = 1 << 20
 _WINDOW: Final = 1 << 17  # entries of the table that are looked at at once
@@ -80,23 +83,18 @@ def read_xen(
     return image
 
 
-class _Section(NamedTuple):
-    name: str
-    offset: int
-    size: int
-    alignment: int
-
-
 class _Core:
     """What sections and notes say, checked against each other and the file."""
 
     def __init__(self, headers: ElfHeaders, data: Positioned) -> None:
         self.data = data
-        self.order = "<" if headers.file.little_endian else ">"
+        self.order = headers.order
         self.tool = "Xen"
         self.details: dict[str, str] = {}
         self.pages = -1
-        sections = list(self._sections(headers))
+        sections = [
+            each for each in headers.sections(_MOST_SECTIONS) if each.type not in (_SHT_NULL, _SHT_NOBITS)
+        ]
         self.stored = self._one_of(sections, ".xen_pages")
         self.table = self._one_of(sections, ".xen_pfn", ".xen_p2m")
         self._read_notes(self._one_of(sections, ".note.Xen"))
@@ -105,24 +103,7 @@ class _Core:
         self._check_size(self.table, self.entry_size)
         self._check_apart(sections)
 
-    def _sections(self, headers: ElfHeaders) -> Iterator[_Section]:
-        file = headers.file
-        try:
-            # One more than may be, so that numbers in headers that are too large take no time.
-            found = list(islice(file.iter_sections(), _MOST_SECTIONS + 1))
-        except HvshareError:
-            raise
-        except Exception as error:
-            raise self._damaged(
-                f"its section headers cannot be read ({type(error).__name__}: {error})", file["e_shoff"]
-            ) from error
-        if len(found) > _MOST_SECTIONS:
-            raise self._damaged("it has more sections than Xen writes", file["e_shoff"])
-        for each in found:
-            if each["sh_type"] not in ("SHT_NULL", "SHT_NOBITS"):
-                yield _Section(each.name, each["sh_offset"], each["sh_size"], each["sh_addralign"])
-
-    def _one_of(self, sections: list[_Section], *names: str) -> _Section:
+    def _one_of(self, sections: list[SectionHeader], *names: str) -> SectionHeader:
         found = [each for each in sections if each.name in names]
         if len(found) != 1:
             raise self._damaged(f"it should have one section {' or '.join(names)}, and has {len(found):,}", 0)
@@ -131,7 +112,7 @@ class _Core:
             read_part(self.data, section.offset, section.size, f"the section {section.name}")
         return section
 
-    def _read_notes(self, section: _Section) -> None:
+    def _read_notes(self, section: SectionHeader) -> None:
         if section.size > _MOST_NOTE_BYTES:
             raise self._damaged(f"its notes take {section.size:,} bytes", section.offset)
         notes = read_part(self.data, section.offset, section.size, "its notes")
@@ -174,7 +155,7 @@ class _Core:
                     advice="convert the dump to raw",
                 )
 
-    def _check_size(self, section: _Section, size: int) -> None:
+    def _check_size(self, section: SectionHeader, size: int) -> None:
         if section.size != self.pages * size:
             raise self._damaged(
                 f"the section {section.name} has {section.size:,} bytes, and the notes tell of "
@@ -182,7 +163,7 @@ class _Core:
                 section.offset,
             )
 
-    def _check_apart(self, sections: list[_Section]) -> None:
+    def _check_apart(self, sections: list[SectionHeader]) -> None:
         """Make sure that nothing else lies where pages or their frame numbers should."""
         for each in (self.stored, self.table):
             if each.alignment > 1 and each.offset % each.alignment:
@@ -212,17 +193,7 @@ def _lay_out(core: _Core) -> tuple[Runs, Extents]:
     starts, places, lengths = _stretches(core)
     if not len(starts):
         raise EmptyImageError("it holds no page", path=core.data.path, advice="check how the dump was made")
-    order = np.argsort(starts, kind="stable")
-    starts, places, lengths = starts[order], places[order], lengths[order]
-    twice = np.flatnonzero(starts[1:] < starts[:-1] + lengths[:-1])
-    if len(twice):
-        frame, place = int(starts[twice[0] + 1]), int(places[twice[0] + 1])
-        raise DamagedImageError(
-            f"guest frame number {frame:#x} is there twice",
-            path=core.data.path,
-            offset=core.table.offset + place * core.entry_size,
-            advice=_TAKE_AGAIN,
-        )
+    starts, places, lengths = _in_order(core, starts, places, lengths)
     runs, extents = Runs(), Extents()
     # A window at a time: lists of numbers take several times what the arrays do.
     for at in range(0, len(starts), _WINDOW):
@@ -236,9 +207,25 @@ def _lay_out(core: _Core) -> tuple[Runs, Extents]:
     return runs, extents
 
 
-def _stretches(core: _Core) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _in_order(core: _Core, starts: _Numbers, places: _Numbers, lengths: _Numbers) -> _Stretches:
+    """Sort stretches by frame numbers, none of which may be there twice."""
+    order = np.argsort(starts, kind="stable")
+    starts, places, lengths = starts[order], places[order], lengths[order]
+    twice = np.flatnonzero(starts[1:] < starts[:-1] + lengths[:-1])
+    if len(twice):
+        frame, place = int(starts[twice[0] + 1]), int(places[twice[0] + 1])
+        raise DamagedImageError(
+            f"guest frame number {frame:#x} is there twice",
+            path=core.data.path,
+            offset=core.table.offset + place * core.entry_size,
+            advice=_TAKE_AGAIN,
+        )
+    return starts, places, lengths
+
+
+def _stretches(core: _Core) -> _Stretches:
     """List pages that follow each other in the guest and in the file: frame number, place, and how many."""
-    columns: tuple[list[npt.NDArray[np.int64]], ...] = ([], [], [])
+    columns: tuple[list[_Numbers], ...] = ([], [], [])
     for first in range(0, core.pages, _WINDOW):
         frames = core.frames(first, min(_WINDOW, core.pages - first))
         used = np.flatnonzero(frames != _NO_FRAME)
@@ -255,9 +242,10 @@ def _stretches(core: _Core) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64
         numbers = frames[used].astype(np.int64)
         breaks = np.flatnonzero((np.diff(numbers) != 1) | (np.diff(used) != 1)) + 1
         at = np.concatenate(([0], breaks))
-        columns[0].append(numbers[at])
-        columns[1].append(used[at] + first)
-        columns[2].append(np.diff(np.append(at, len(used))))
+        # At once, so that a table that is a hole of the file, all zeros, does not have to be read to its end.
+        found = _in_order(core, numbers[at], used[at] + first, np.diff(np.append(at, len(used))))
+        for column, part in zip(columns, found, strict=True):
+            column.append(part)
     empty = np.empty(0, np.int64)
     starts, places, lengths = (np.concatenate(column) if column else empty for column in columns)
     return starts, places, lengths

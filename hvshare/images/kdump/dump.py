@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 import numpy as np
 
 from hvshare.errors import DamagedImageError, EmptyImageError, TruncatedImageError
-from hvshare.images.bitmaps import NO_MEMORY, read_bits, runs_from_flags
+from hvshare.images.bitmaps import NO_MEMORY, as_bits, read_bits, runs_from_flags
 from hvshare.images.device_memory import split_device_memory
 from hvshare.images.image import GuestImage, PageBlock
 from hvshare.images.kdump.headers import read_headers
@@ -29,10 +29,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from hvshare.caveats import Caveat
+    from hvshare.images.bitmaps import Flags
     from hvshare.images.opening import Opening
     from hvshare.images.source import Positioned, Source
 
 _DESCRIPTOR_BYTES: Final = 24
+_4_GIB: Final = 4 << 30
 _NEAR: Final = PAGE_SIZE
 _FEW_BYTES: Final = 256  # LZO takes about 80 for a page of zeros
 _MOST_RECURRING: Final = 1024
@@ -96,9 +98,10 @@ class KdumpImage(GuestImage):
         runs = runs_from_flags(self._flags())
         if with_devices or self._headers.machine not in _PCS:
             return runs
-        # Touching runs are one range of memory, whether or not its pages were stored.
+        # Touching runs are one range of memory, whether or not its pages were stored; but where memory goes
+        # on above 4 GiB, ROM ends there. No device lies higher.
         memory: list[Segment] = []
-        for run in runs:
+        for run in runs.within(0, _4_GIB // PAGE_SIZE):
             if memory and memory[-1].end == run.first_gfn * PAGE_SIZE:
                 memory[-1] = memory[-1]._replace(size=memory[-1].size + run.pages * PAGE_SIZE)
             else:
@@ -114,13 +117,16 @@ class KdumpImage(GuestImage):
             self._skipped.append((below - sum(count for _, count in self._skipped), held))
         return runs_from_flags(_without(self._flags(), devices))
 
-    def _flags(self) -> Iterator[NDArray[np.int8]]:
+    def _flags(self) -> Iterator[Flags]:
         headers = self._headers
         known = read_bits(self._data, headers.known_at, headers.max_gfn, "the bitmap of all pages")
         stored = read_bits(self._data, headers.stored_at, headers.max_gfn, "the bitmap of stored pages")
         for of_known, of_stored in zip(known, stored, strict=True):
-            flags = np.where(of_known, np.int8(RunKind.ABSENT), np.int8(NO_MEMORY))
-            flags[of_stored] = RunKind.PRESENT
+            if isinstance(of_known, int) and isinstance(of_stored, int):
+                yield NO_MEMORY, of_known
+                continue
+            flags = np.where(as_bits(of_known), np.int8(RunKind.ABSENT), np.int8(NO_MEMORY))
+            flags[as_bits(of_stored)] = RunKind.PRESENT
             yield flags
 
     def _check_last_descriptor(self) -> None:
@@ -212,7 +218,7 @@ class KdumpImage(GuestImage):
         for page, part, flag in zip(pages, parts, flags.tolist(), strict=True):
             page[:] = self._unpacked(part, flag, descriptor) if flag else part
 
-    def _unpacked(self, part: memoryview, flag: int, descriptor: int) -> bytes | memoryview:
+    def _unpacked(self, part: memoryview, flag: int, descriptor: int) -> bytes | bytearray | memoryview:
         # Zero pages that were not told from others are packed one by one, all to the same few bytes.
         key = (flag, bytes(part)) if len(part) <= _FEW_BYTES else None
         if key in self._recurring:
@@ -222,7 +228,9 @@ class KdumpImage(GuestImage):
         try:
             unpacked = self._codecs[flag].unpack(part)
         except Exception as error:  # noqa: BLE001  # four libraries, each with an exception of its own
-            self._fail(f"a page cannot be unpacked ({error})", descriptor)
+            # One of them gives what it has unpacked as well.
+            reason = error.args[0] if error.args else type(error).__name__
+            self._fail(f"a page cannot be unpacked ({reason})", descriptor)
         if len(unpacked) != PAGE_SIZE:
             self._fail(f"a page unpacks to {len(unpacked):,} bytes or more instead of 4,096", descriptor)
         if key is not None and len(self._recurring) < _MOST_RECURRING:
@@ -290,13 +298,15 @@ class KdumpImage(GuestImage):
         self._source.close()
 
 
-def _without(
-    chunks: Iterable[NDArray[np.int8]], devices: Iterable[tuple[int, int]]
-) -> Iterator[NDArray[np.int8]]:
+def _without(chunks: Iterable[Flags], devices: Iterable[tuple[int, int]]) -> Iterator[Flags]:
     """Take pages, given as first guest frame number and count, out of the guest's memory."""
     base = 0
     devices = list(devices)
     for flags in chunks:
+        if isinstance(flags, tuple):  # no memory
+            yield flags
+            base += flags[1]
+            continue
         for first, pages in devices:
             flags[max(first - base, 0) : max(first + pages - base, 0)] = NO_MEMORY
         yield flags

@@ -15,11 +15,15 @@ from bisect import bisect_right
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
+
 from hvshare.errors import DamagedImageError, TruncatedImageError, UnsupportedImageError
 from hvshare.images.source import read_part
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from numpy.typing import NDArray
 
     from hvshare.images.image import GuestImage
     from hvshare.images.opening import Opening
@@ -49,6 +53,13 @@ def read(opening: Opening) -> GuestImage:
         from hvshare.images.elf.core import read_core
 
         image = read_core(opening, source, data)
+        # What no record covers may be of any size, and is no memory that anybody has written.
+        if (image.source_bytes or 0) > source.end:
+            raise DamagedImageError(
+                f"it stands for {image.source_bytes or 0:,} bytes of memory, and has {source.end:,} bytes",
+                path=opening.path,
+                advice="copy or take the dump again",
+            )
     else:
         raise UnsupportedImageError(
             "what it stands for is neither a kdump-compressed dump nor an ELF core",
@@ -125,33 +136,39 @@ class FlattenedData:
             at += size
 
     def _resolve_overlaps(self) -> None:
-        order = sorted(range(len(self._starts)), key=self._starts.__getitem__)
-        starts, sizes = self._starts, self._sizes
-        if all(starts[a] + sizes[a] <= starts[b] for a, b in pairwise(order)):
-            pieces = [(starts[each], sizes[each], self._places[each]) for each in order]
+        columns = [np.frombuffer(each, np.int64) for each in (self._starts, self._sizes, self._places)]
+        order = np.argsort(columns[0], kind="stable")
+        starts, sizes, places = (column[order] for column in columns)
+        if (starts[1:] < starts[:-1] + sizes[:-1]).any():
+            self._starts, self._sizes, self._places = self._painted(order)
         else:
-            pieces = self._painted(order)
-        self._starts = array("q", [start for start, _, _ in pieces])
-        self._sizes = array("q", [size for _, size, _ in pieces])
-        self._places = array("q", [place for _, _, place in pieces])
+            # Small records may be many, and arrays take less than a list of numbers would.
+            self._starts, self._sizes, self._places = (
+                array("q", each.tobytes()) for each in (starts, sizes, places)
+            )
 
-    def _painted(self, order: Sequence[int]) -> list[tuple[int, int, int]]:
+    def _painted(self, order: NDArray[np.int64]) -> tuple[array[int], array[int], array[int]]:
         """Cut records where they overlap, and keep of each what no later one covers."""
         starts, sizes, places = self._starts, self._sizes, self._places
-        bounds = sorted({*starts, *(start + size for start, size in zip(starts, sizes, strict=True))})
-        pieces: list[tuple[int, int, int]] = []
+        each_start = np.frombuffer(starts, np.int64)
+        bounds = np.unique(np.concatenate((each_start, each_start + np.frombuffer(sizes, np.int64))))
+        by_start = array("q", order.tobytes())
+        painted = array("q"), array("q"), array("q")
         active: list[int] = []  # negated, so that the latest record is on top
         upcoming = 0
-        for low, high in pairwise(bounds):
-            while upcoming < len(order) and starts[order[upcoming]] <= low:
-                heapq.heappush(active, -order[upcoming])
+        for low, high in pairwise(array("q", bounds.tobytes())):
+            while upcoming < len(by_start) and starts[by_start[upcoming]] <= low:
+                heapq.heappush(active, -by_start[upcoming])
                 upcoming += 1
             while active and starts[-active[0]] + sizes[-active[0]] <= low:
                 heapq.heappop(active)
             if active:
                 latest = -active[0]
-                pieces.append((low, high - low, places[latest] + low - starts[latest]))
-        return pieces
+                for column, value in zip(
+                    painted, (low, high - low, places[latest] + low - starts[latest]), strict=True
+                ):
+                    column.append(value)
+        return painted
 
     @property
     def end(self) -> int:

@@ -28,15 +28,25 @@ class PageCodec(NamedTuple):
     """
 
     name: str
-    unpack: Callable[[memoryview], bytes | memoryview]
+    unpack: Callable[[memoryview], bytes | bytearray | memoryview]
 
 
 def _zlib() -> PageCodec:
-    def unpack(data: memoryview) -> bytes:
-        # One byte more than a page tells a page from what is longer, without unpacking that.
-        return zlib.decompressobj().decompress(data, PAGE_SIZE + 1)
+    try:
+        from deflate import zlib_decompress
+    except ImportError:  # not every machine has a wheel of it
+        return PageCodec("zlib", _unpack_by_standard_library)
+
+    def unpack(data: memoryview) -> bytearray:
+        # It refuses what does not fit.
+        return zlib_decompress(data, PAGE_SIZE)
 
     return PageCodec("zlib", unpack)
+
+
+def _unpack_by_standard_library(data: memoryview) -> bytes:
+    # One byte more than a page tells a page from what is longer, without unpacking that.
+    return zlib.decompressobj().decompress(data, PAGE_SIZE + 1)
 
 
 def _lzo() -> PageCodec:

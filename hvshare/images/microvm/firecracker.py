@@ -24,7 +24,7 @@ from hvshare.images.segments import Segment
 from hvshare.units import PAGE_SIZE, format_size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Mapping, Sequence
 
     from hvshare.images.image import GuestImage
     from hvshare.images.opening import Opening
@@ -65,6 +65,8 @@ class State(NamedTuple):
         Of the format, where that is known.
     memory_mib : int or None
         Memory of the guest at boot in MiB, where it is found.
+    told : mapping of int to list
+        Lists of regions that are found in it, by how many bytes the regions of each have.
     data : bytes
         All of it.
     """
@@ -73,6 +75,7 @@ class State(NamedTuple):
     architecture: str
     version: str
     memory_mib: int | None
+    told: Mapping[int, Regions]
     data: bytes
 
 
@@ -99,7 +102,8 @@ def read_state(path: str) -> State | None:
         if text.isascii() and text.replace(b".", b"").isdigit() and text.count(b".") == 2 and len(rest) >= 8:
             version = text.decode()
             memory_mib = int.from_bytes(rest[:8], "little")
-    return State(path, _ARCHITECTURES[magic >> 16], version, memory_mib, data)
+    architecture = _ARCHITECTURES[magic >> 16]
+    return State(path, architecture, version, memory_mib, _told_regions(data, architecture), data)
 
 
 def place(states: Sequence[State], size: int) -> Placement | None:
@@ -119,7 +123,7 @@ def place(states: Sequence[State], size: int) -> Placement | None:
     """
     possible = []
     for state in states:
-        if regions := next(_told_regions(state, size), None):
+        if regions := _regions_of(state, size):
             return Placement(state, regions, is_told=True)
         # Before versions with three parts, all lists of regions are of one form: it would have been found.
         if state.version != "1" and size and not size % _MIB and state.memory_mib in (None, size // _MIB):
@@ -187,37 +191,47 @@ def read(opening: Opening) -> GuestImage:
     )
 
 
-def _told_regions(state: State, size: int) -> Iterator[Regions]:
-    """Find lists of regions in a state file that make up a file of memory."""
-    start = _DRAM_START[state.architecture]
+def _told_regions(data: bytes, architecture: str) -> dict[int, Regions]:
+    """Find lists of regions in a state file, by how many bytes the regions of each have."""
+    found: dict[int, Regions] = {}
     for count in range(1, _MOST_REGIONS + 1):
-        pattern = struct.pack("<QQ", count, start)
-        at = state.data.find(pattern)
+        pattern = struct.pack("<QQ", count, _DRAM_START[architecture])
+        at = data.find(pattern)
         for _ in range(_MOST_TRIES):
             if at < 0:
                 break
             for parse in (_plain_regions, _regions_with_offsets):
-                if _fits(regions := parse(state.data, at + 8, count), size):
-                    yield regions
-            whole, slots = _regions_with_slots(state.data, at + 8, count)
-            if _fits(whole, size):
-                yield _plugged(whole, slots)
-            at = state.data.find(pattern, at + 1)
+                if _is_possible(regions := parse(data, at + 8, count)):
+                    found.setdefault(_size(regions), regions)
+            whole, slots = _regions_with_slots(data, at + 8, count)
+            if _is_possible(whole):
+                found.setdefault(_size(whole), _plugged(whole, slots))
+            at = data.find(pattern, at + 1)
+    return found
+
+
+def _regions_of(state: State, size: int) -> Regions | None:
+    """Give the list of regions in a state file that makes up a file of memory."""
+    if size in state.told:
+        return state.told[size]
     for gap in (_NEW_GAP, _OLD_GAP):
         regions = _usual_regions(state, size, gap)
-        if len(regions) <= 2 and _columns(regions) in state.data:
-            yield regions
+        if _is_possible(regions) and len(regions) <= 2 and _columns(regions) in state.data:
+            return regions
+    return None
 
 
-def _fits(regions: Regions, size: int) -> bool:
+def _is_possible(regions: Regions) -> bool:
     end = 0
-    if not regions:
-        return False
     for address, part, _ in regions:
         if address < end or part <= 0 or address % PAGE_SIZE or part % PAGE_SIZE:
             return False
         end = address + part
-    return sum(part for _, part, _ in regions) == size
+    return bool(regions)
+
+
+def _size(regions: Regions) -> int:
+    return sum(part for _, part, _ in regions)
 
 
 def _plain_regions(data: bytes, at: int, count: int) -> Regions:

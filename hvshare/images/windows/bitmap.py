@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from hvshare.errors import DamagedImageError
-from hvshare.images.bitmaps import NO_MEMORY, read_bits, runs_from_flags
+from hvshare.images.bitmaps import NO_MEMORY, as_bits, read_bits, runs_from_flags
 from hvshare.images.extents import Extents
 from hvshare.images.runs import RunKind
 from hvshare.images.source import read_part
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from hvshare.images.bitmaps import Flags, Window
     from hvshare.images.source import Positioned
     from hvshare.images.windows.pages import Memory
 
@@ -92,19 +93,27 @@ def read_bitmap(data: Positioned, memory: Memory | None) -> StoredPages:
     return StoredPages(runs, extents, "pages in the order of a bitmap", memory is not None, outside)
 
 
-def _flags(
-    windows: Iterator[NDArray[np.bool_]], memory: Memory | None, counts: NDArray[np.int64]
-) -> Iterator[NDArray[np.int8]]:
+def _flags(windows: Iterator[Window], memory: Memory | None, counts: NDArray[np.int64]) -> Iterator[Flags]:
     """Give what is known of each page, counting the stored ones, and those outside of the guest's memory."""
     base = 0
-    for stored in windows:
-        flags = np.full(len(stored), NO_MEMORY, np.int8)
-        for address, size in memory or ():
-            first, end = address // PAGE_SIZE - base, (address + size) // PAGE_SIZE - base
-            flags[max(first, 0) : max(end, 0)] = RunKind.ABSENT
+    for window in windows:
+        pages = window if isinstance(window, int) else len(window)
+        within = [
+            (max(address // PAGE_SIZE - base, 0), min((address + size) // PAGE_SIZE - base, pages))
+            for address, size in memory or ()
+        ]
+        within = [(first, end) for first, end in within if first < end]
+        if isinstance(window, int) and within in ([], [(0, pages)]):
+            yield RunKind.ABSENT if within else NO_MEMORY, pages
+            base += pages
+            continue
+        stored = as_bits(window)
+        flags = np.full(pages, NO_MEMORY, np.int8)
+        for first, end in within:
+            flags[first:end] = RunKind.ABSENT
         counts[0] += np.count_nonzero(stored)
         if memory is not None:
             counts[1] += np.count_nonzero(flags[stored] == NO_MEMORY)
         flags[stored] = RunKind.PRESENT
         yield flags
-        base += len(stored)
+        base += pages
