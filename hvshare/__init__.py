@@ -16,11 +16,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from hvshare.version import __version__
+
 if TYPE_CHECKING:
     from hvshare.caveats import Caveat
     from hvshare.errors import HvshareError, ImageError
+    from hvshare.fingerprint.files import write_fingerprints
     from hvshare.fingerprint.fingerprints import Fingerprints, FrameDigests
     from hvshare.fingerprint.hashing import Hashing, fingerprint_images
+    from hvshare.fingerprint.inputs import StoredFingerprints, open_inputs, read_fingerprints
+    from hvshare.fingerprint.provenance import Provenance
     from hvshare.images.image import GuestImage, PageBlock
     from hvshare.images.options import ReadingOptions
     from hvshare.images.registry import open_image, open_images
@@ -29,8 +34,6 @@ if TYPE_CHECKING:
     from hvshare.sharing.measure import measure
     from hvshare.sharing.report import ImageSharing, SharingReport
     from hvshare.sharing.verification import Verification, verify
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Caveat",
@@ -43,25 +46,33 @@ __all__ = [
     "ImageError",
     "ImageSharing",
     "PageBlock",
+    "Provenance",
     "ReadingOptions",
     "Run",
     "RunKind",
     "Runs",
     "SharingReport",
+    "StoredFingerprints",
     "Verification",
     "__version__",
     "fingerprint_images",
     "measure",
     "open_image",
     "open_images",
+    "open_inputs",
+    "read_fingerprints",
     "verify",
+    "write_fingerprints",
 ]
 
 _HOMES = {
     "caveats": ("Caveat",),
     "errors": ("HvshareError", "ImageError"),
+    "fingerprint.files": ("write_fingerprints",),
     "fingerprint.fingerprints": ("Fingerprints", "FrameDigests"),
     "fingerprint.hashing": ("Hashing", "fingerprint_images"),
+    "fingerprint.inputs": ("StoredFingerprints", "open_inputs", "read_fingerprints"),
+    "fingerprint.provenance": ("Provenance",),
     "images.image": ("GuestImage", "PageBlock"),
     "images.options": ("ReadingOptions",),
     "images.registry": ("open_image", "open_images"),

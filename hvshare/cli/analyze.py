@@ -17,9 +17,11 @@ from hvshare.cli.options import (
     chosen_format,
     image_options,
     images_argument,
+    jobs_option,
     output_options,
 )
 from hvshare.fingerprint.hashing import Hashing
+from hvshare.fingerprint.inputs import StoredFingerprints
 from hvshare.report.output import open_output
 from hvshare.units import LARGE_FRAME_SIZE, PAGE_SIZE, format_size
 
@@ -62,13 +64,7 @@ _DEFAULT_TOP = 5
     metavar="SIZE",
     help="Memory for --verify; repeated contents beyond it are sampled.  [default: 128M]",
 )
-@click.option(
-    "-j",
-    "--jobs",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Processes that read and hash.  [default: one a processor]",
-)
+@jobs_option
 @image_options
 @output_options("table", "json", "jsonl", "csv")
 @click.pass_context
@@ -95,7 +91,8 @@ def analyze(
     IMAGE is a memory image: an ELF core, kdump, LiME, AVML, QEMU migration stream, libvirt save, VMware
     snapshot, 64-bit Windows crash dump, snapshot directory of Cloud Hypervisor or Firecracker, or raw; as a
     file, block device, pipe, or - for standard input, plain or compressed (gzip, bzip2, xz, zstd, lz4). A
-    running guest is qemu:PID, a running process pid:PID.
+    running guest is qemu:PID, a running process pid:PID. Fingerprint files (see hvshare fingerprint) stand
+    for the images that they were made of.
 
     \b
     Examples:
@@ -147,7 +144,7 @@ def analyze(
                 frame_sizes,
                 map_cells=cells,
                 top=top,
-                images=inputs.images,
+                images=inputs.guest_images,
                 further_caveats=inputs.caveats,
             )
         else:
@@ -170,6 +167,10 @@ def analyze(
 
 def _check_rereadable(inputs: Inputs) -> None:
     for image in inputs.images:
+        if isinstance(image, StoredFingerprints):
+            raise click.UsageError(
+                f"--verify compares bytes, and {image.path} is a fingerprint file, which holds digests only."
+            )
         if not image.can_reread:
             raise click.UsageError(f"--verify reads images twice, and {image.path} can be read only once.")
 
@@ -182,7 +183,11 @@ def _verified(
 
     with talk.reading("Comparing", inputs.total_bytes) as on_progress:
         verification = verify(
-            inputs.images, measured, report, limit=limit or DEFAULT_VERIFY_LIMIT, on_progress=on_progress
+            inputs.guest_images,
+            measured,
+            report,
+            limit=limit or DEFAULT_VERIFY_LIMIT,
+            on_progress=on_progress,
         )
     return verification.noted_in(report)
 

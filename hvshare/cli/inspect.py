@@ -17,6 +17,7 @@ from hvshare.cli.options import (
     output_options,
 )
 from hvshare.errors import ImageError
+from hvshare.fingerprint.inputs import StoredFingerprints
 from hvshare.report.output import open_output
 
 
@@ -41,6 +42,8 @@ def inspect(
     **reading: Any,
 ) -> None:
     """Tell what a memory image is: its format, its pages, what is absent or left out, and what is odd.
+
+    Of a fingerprint file, it is what that tells of its image, and whether its checksums fit.
 
     Nothing is hashed. Of files, headers and tables are read; compressed streams and pipes are read to their
     end, because nothing else tells how much is in them.
@@ -69,7 +72,11 @@ def inspect(
         with talk.reading("Reading", inputs.total_bytes) as on_progress:
             for index, image in enumerate(inputs.images):
                 try:
-                    found[index] = inspect_image(image, on_progress)
+                    found[index] = (
+                        image.inspect()
+                        if isinstance(image, StoredFingerprints)
+                        else inspect_image(image, on_progress)
+                    )
                 except ImageError as error:
                     if inputs.on_error is None:
                         raise

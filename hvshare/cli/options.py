@@ -13,8 +13,8 @@ import click
 from hvshare.caveats import Caveat
 from hvshare.cli.interrupts import deferred_interrupts
 from hvshare.errors import ImageError, SizeError, UnreadableImageError
+from hvshare.fingerprint.inputs import StoredFingerprints, open_inputs
 from hvshare.images.options import DEFAULT_SPOOL_LIMIT, IMAGE_FORMATS, ReadingOptions
-from hvshare.images.registry import open_images
 from hvshare.images.runs import RunKind
 from hvshare.report.text import printable
 from hvshare.units import check_frame_size, parse_size
@@ -22,6 +22,7 @@ from hvshare.units import check_frame_size, parse_size
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from hvshare.fingerprint.inputs import Input
     from hvshare.images.image import GuestImage
 
     Command = Callable[..., Any]
@@ -176,6 +177,34 @@ def image_options(command: Command) -> Command:
     return command
 
 
+def jobs_option(command: Command) -> Command:
+    """Add the option that tells how many processes work."""
+    return click.option(
+        "-j",
+        "--jobs",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Processes that read and hash.  [default: one a processor]",
+    )(command)
+
+
+def talk_options(command: Command) -> Command:
+    """Add the options that tell what is said beside a result; see `Talk`."""
+    for option in reversed(
+        (
+            click.option("-q", "--quiet", is_flag=True, help="No warnings and no progress."),
+            click.option("-v", "--verbose", is_flag=True, help="Tell what is done, on standard error."),
+            click.option(
+                "--progress/--no-progress",
+                default=None,
+                help="Show progress on standard error.  [default: if that is a terminal]",
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
 def output_options(*formats: str) -> Callable[[Command], Command]:
     """Add the options that tell where a result goes and what is said beside it."""
 
@@ -198,13 +227,7 @@ def output_options(*formats: str) -> Callable[[Command], Command]:
                     type=click.Path(),
                     help="Write the result to a file, whole or not at all.",
                 ),
-                click.option("-q", "--quiet", is_flag=True, help="No warnings and no progress."),
-                click.option("-v", "--verbose", is_flag=True, help="Tell what is done, on standard error."),
-                click.option(
-                    "--progress/--no-progress",
-                    default=None,
-                    help="Show progress on standard error.  [default: if that is a terminal]",
-                ),
+                talk_options,
             )
         ):
             command = option(command)
@@ -227,7 +250,7 @@ def chosen_format(output_format: str, *, as_json: bool) -> str:
 
 
 class Inputs:
-    """The images of a command, and those that had to be left out.
+    """The images and fingerprint files of a command, and those that had to be left out.
 
     Parameters
     ----------
@@ -239,8 +262,15 @@ class Inputs:
         Told of images that are left out.
     holes : str
         As given.
+    bytes_needed : bool
+        Whether fingerprint files, which hold no contents, are refused.
     **reading
         The other options of `image_options`.
+
+    Attributes
+    ----------
+    images : list of GuestImage or StoredFingerprints
+        Opened, in the order of the paths.
 
     Raises
     ------
@@ -250,7 +280,16 @@ class Inputs:
         If standard input is named twice.
     """
 
-    def __init__(self, paths: Sequence[str], *, skip: bool, talk: Talk, holes: str, **reading: Any) -> None:
+    def __init__(
+        self,
+        paths: Sequence[str],
+        *,
+        skip: bool,
+        talk: Talk,
+        holes: str,
+        bytes_needed: bool = False,
+        **reading: Any,
+    ) -> None:
         if paths.count("-") > 1:
             raise click.UsageError("Standard input ('-') can be read only once.")
         _allow_open_files(len(paths))
@@ -259,7 +298,9 @@ class Inputs:
         self.on_error = self.leave_out if skip else None
         with talk.copying() as on_spool:
             options = ReadingOptions(holes=RunKind[holes.upper()], on_spool=on_spool, **reading)
-            self.images: list[GuestImage] = open_images(paths, options=options, on_error=self.on_error)
+            self.images: list[Input] = open_inputs(
+                paths, options=options, on_error=self.on_error, bytes_needed=bytes_needed
+            )
         self.keep(range(len(self.images)))
 
     def leave_out(self, error: ImageError) -> None:
@@ -281,6 +322,11 @@ class Inputs:
         self.images = [self.images[index] for index in indexes]
         if not self.images:
             raise UnreadableImageError("none of the images could be used")
+
+    @property
+    def guest_images(self) -> list[GuestImage]:
+        """Those whose contents can be read."""
+        return [each for each in self.images if not isinstance(each, StoredFingerprints)]
 
     @property
     def total_bytes(self) -> int | None:

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from xxhash import xxh3_64_intdigest
+from xxhash import xxh3_64, xxh3_64_intdigest
 
 from hvshare.fingerprint.coverage import Coverage
 from hvshare.fingerprint.pages import ZERO_DIGEST, told_from_zero
@@ -95,6 +95,15 @@ class Fingerprints:
     def absent_bytes(self) -> int:
         """Memory of the guest that the image does not hold."""
         return self.runs.pages_of(RunKind.ABSENT) * PAGE_SIZE
+
+    @cached_property
+    def identity(self) -> int:
+        """XXH3-64 over runs and digests: equal for images of equal contents at equal places."""
+        state = xxh3_64()
+        for of_runs in (self.runs.first_gfns, self.runs.lengths, self.runs.kinds):
+            state.update(of_runs)
+        state.update(self.digests.data)
+        return state.intdigest()
 
     def frames(self, frame_size: int) -> FrameDigests:
         """Digest the frames of one size.

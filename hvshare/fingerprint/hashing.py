@@ -1,10 +1,12 @@
-"""Opened images to fingerprints, each as soon as it is complete."""
+"""Opened images and fingerprint files to fingerprints, each as soon as it is complete."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from hvshare.errors import HvshareError, ImageError, WorkerError
+from hvshare.fingerprint.inputs import StoredFingerprints
 from hvshare.fingerprint.workers import DigestBatch, Failure, StreamEnd, Workers
 from hvshare.images.runs import RunKind, Runs
 
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
 
     from hvshare.caveats import Caveat
     from hvshare.fingerprint.fingerprints import Fingerprints
+    from hvshare.fingerprint.inputs import Input
     from hvshare.fingerprint.workers import Message
     from hvshare.images.image import GuestImage
 
@@ -27,7 +30,7 @@ class _Collector:
         self.caveats: list[Caveat] = []
         self.failed = False
         self.missing = self.runs.pages_of(RunKind.PRESENT)
-        self.digests = bytearray(8 * self.missing)
+        self.digests = bytearray()
 
     @property
     def complete(self) -> bool:
@@ -37,6 +40,9 @@ class _Collector:
         if self.grows:
             self.digests += batch.digests
         else:
+            if not self.digests:
+                # Only now, so that images take room one after another where the caller lets go of them.
+                self.digests = bytearray(8 * self.missing)
             at = 8 * batch.position
             self.digests[at : at + len(batch.digests)] = batch.digests
             self.missing -= len(batch.digests) // 8
@@ -66,8 +72,8 @@ class Hashing:
 
     Parameters
     ----------
-    images : sequence of GuestImage
-        Opened images; they stay open.
+    images : sequence of GuestImage or StoredFingerprints
+        Opened images and fingerprint files; they stay open.
     jobs : int, optional
         Processes at the most; one a processor by default.
     on_error : callable, optional
@@ -93,7 +99,7 @@ class Hashing:
 
     def __init__(
         self,
-        images: Sequence[GuestImage],
+        images: Sequence[Input],
         *,
         jobs: int | None = None,
         on_error: Callable[[ImageError], None] | None = None,
@@ -102,8 +108,15 @@ class Hashing:
         self._on_error = on_error
         self.on_progress = on_progress
         # Workers first: what is in memory when they are forked is in theirs as well.
-        self._workers = Workers(images, jobs)
-        self._collectors = [_Collector(image) for image in images]
+        hashed = {
+            index: each for index, each in enumerate(images) if not isinstance(each, StoredFingerprints)
+        }
+        self._workers = Workers(list(hashed.values()), jobs)
+        self._indexes = list(hashed)
+        self._collectors = {index: _Collector(image) for index, image in hashed.items()}
+        self._stored = {
+            index: each for index, each in enumerate(images) if isinstance(each, StoredFingerprints)
+        }
 
     def __iter__(self) -> Iterator[tuple[int, Fingerprints]]:
         """Give the index of each image and its fingerprints, in the order in which they are complete.
@@ -113,30 +126,44 @@ class Hashing:
         HvshareError
             If an image cannot be used and there is no `on_error`, or a worker process fails.
         """
-        for index, collector in enumerate(self._collectors):
+        for index, collector in self._collectors.items():
             if collector.complete:
                 yield from self._completed(index)
+        for index, stored in self._stored.items():
+            yield from self._read(index, stored)
         for message in self._workers:
-            collector = self._collectors[message.image]
+            index = self._indexes[message.image]
+            collector = self._collectors[index]
             if collector.failed:
                 continue
-            self._take(message, collector)
+            self._take(message, index, collector)
             if collector.complete:
-                yield from self._completed(message.image)
-        for collector in self._collectors:
+                yield from self._completed(index)
+        for collector in self._collectors.values():
             if not (collector.complete or collector.failed):
                 raise WorkerError("not all of its pages were read", path=collector.image.path)
 
-    def _take(self, message: Message, collector: _Collector) -> None:
+    def _take(self, message: Message, index: int, collector: _Collector) -> None:
         match message:
             case DigestBatch():
                 collector.add(message)
                 if self.on_progress:
-                    self.on_progress(message.image, message.source_bytes)
+                    self.on_progress(index, message.source_bytes)
             case StreamEnd():
                 collector.end(message)
             case Failure():
                 self._fail(message.error, collector)
+
+    def _read(self, index: int, stored: StoredFingerprints) -> Iterator[tuple[int, Fingerprints]]:
+        on_progress = None if self.on_progress is None else partial(self.on_progress, index)
+        try:
+            fingerprints = stored.read(on_progress)
+        except ImageError as error:
+            if self._on_error is None:
+                raise
+            self._on_error(error)
+        else:
+            yield index, fingerprints
 
     def _completed(self, index: int) -> Iterator[tuple[int, Fingerprints]]:
         collector = self._collectors[index]
@@ -166,13 +193,13 @@ class Hashing:
         self.stop()
 
 
-def fingerprint_images(images: Sequence[GuestImage], *, jobs: int | None = None) -> list[Fingerprints]:
+def fingerprint_images(images: Sequence[Input], *, jobs: int | None = None) -> list[Fingerprints]:
     """Digest all pages of some images.
 
     Parameters
     ----------
-    images : sequence of GuestImage
-        Opened images; they stay open.
+    images : sequence of GuestImage or StoredFingerprints
+        Opened images and fingerprint files; they stay open.
     jobs : int, optional
         Processes at the most; one a processor by default.
 

@@ -7,7 +7,7 @@ import os
 import stat
 import tempfile
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 from hvshare.errors import OutputError
 
@@ -24,11 +24,13 @@ class WholeFile:
         The file. A device or a pipe is written to directly.
     inputs : sequence of str
         Files that must not be overwritten; ``-`` is what standard input reads.
+    binary : bool
+        Whether bytes are written to it, rather than text.
 
     Attributes
     ----------
     file : file object
-        To write to: text, in UTF-8.
+        To write to: text in UTF-8, or bytes.
 
     Raises
     ------
@@ -38,14 +40,15 @@ class WholeFile:
         If it cannot be written.
     """
 
-    def __init__(self, path: str, inputs: Sequence[str] = ()) -> None:
+    def __init__(self, path: str, inputs: Sequence[str] = (), *, binary: bool = False) -> None:
         self._target = Path(os.path.realpath(path))
         self._part: Path | None = None
         if self._target.is_dir():
             raise OutputError("it is a directory", path=path, advice="name a file in it")
-        self.file: IO[str]
+        self.file: IO[Any]
+        mode, encoding = ("wb", None) if binary else ("w", "utf-8")
         if self._target.exists() and not self._target.is_file():
-            self.file = self._target.open("w", encoding="utf-8")  # closed by commit or discard
+            self.file = self._target.open(mode, encoding=encoding)  # closed by commit or discard
             return
         if self._target.exists() and any(map(self._is_target, inputs)):
             raise OutputError("it is one of the images", path=path, advice="name another file for -o")
@@ -53,7 +56,7 @@ class WholeFile:
             dir=self._target.parent, prefix=f".{self._target.name[:64]}.", suffix=".part"
         )
         self._part = Path(name)
-        self.file = open(descriptor, "w", encoding="utf-8")  # noqa: SIM115  # as above
+        self.file = open(descriptor, mode, encoding=encoding)  # noqa: SIM115  # as above
 
     def _is_target(self, path: str) -> bool:
         try:

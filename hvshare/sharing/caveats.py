@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from hvshare.caveats import Caveat
@@ -56,6 +57,7 @@ def sharing_caveats(
     caveats = [caveat for each in fingerprints for caveat in each.caveats]
     for each, counts in zip(fingerprints, of_images, strict=True):
         caveats.extend(_of_image(each, counts))
+    caveats.extend(_same_contents(fingerprints))
     caveats.extend(_partial_frames(pooled))
     caveats.extend(further)
     pages = pooled[PAGE_SIZE].frames - pooled[PAGE_SIZE].zero
@@ -93,6 +95,32 @@ def _of_image(fingerprints: Fingerprints, counts: Mapping[int, Counts]) -> list[
             )
         )
     return caveats
+
+
+def _same_contents(fingerprints: Sequence[Fingerprints]) -> list[Caveat]:
+    """Find images of equal contents, unless they are known to be one file already."""
+    sizes = Counter(map(_size, fingerprints))
+    first: dict[int, Fingerprints] = {}
+    caveats = []
+    for each in fingerprints:
+        if sizes[_size(each)] == 1:
+            continue
+        twin = first.setdefault(each.identity, each)
+        if twin is not each and not any(caveat.code == "same-image-twice" for caveat in each.caveats):
+            caveats.append(
+                Caveat(
+                    "same-contents-twice",
+                    f"it has the same contents at the same places as {twin.name}, so all of it is found in "
+                    "another VM",
+                    "leave one of them out, unless clones are what you want to measure",
+                    each.name,
+                )
+            )
+    return caveats
+
+
+def _size(fingerprints: Fingerprints) -> tuple[int, int, int]:
+    return fingerprints.size_bytes, len(fingerprints.digests), len(fingerprints.runs)
 
 
 def _partial_frames(pooled: Mapping[int, Counts]) -> list[Caveat]:

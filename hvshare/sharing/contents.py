@@ -118,7 +118,8 @@ def describe_contents(
         page = pages.get((content.vm, gfn), b"")
         if not page and content.digest in fill_digests():
             page = bytes([fill_digests()[content.digest]]) * PAGE_SIZE
-        description = describe_page(page) if page else "in a stream, not read again"
+        unseen = "in a stream, not read again" if of_vm.name in images else "known by its digest only"
+        description = describe_page(page) if page else unseen
         described.append(
             DescribedContent(content.copies, content.digest, of_vm.name, gfn, description, page[:SHOWN_BYTES])
         )
