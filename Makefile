@@ -35,6 +35,7 @@ docs: $(VENV)/installed-dev ## write docs/cli.md from the help texts
 bench: $(VENV)/installed-dev ## measure speed and memory beside other tools
 	$(RUN)/python -m tests.benchmarks.bench_analyze
 	$(RUN)/python -m tests.benchmarks.bench_formats
+	$(RUN)/python -m tests.benchmarks.bench_compare
 
 samples: $(VENV)/installed ## make sample_dumps/ again from its seed
 	$(RUN)/python sample_dumps/make_samples.py

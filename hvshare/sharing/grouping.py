@@ -128,7 +128,7 @@ def group(
         Over all contents but zero.
     """
     total = Groups(np.zeros(len(vms), np.int64))
-    heavy = _heavy_contents(vms)
+    heavy = heavy_contents(vms)
     for digest in heavy:
         total.add(_count_heavy(vms, digest, classes), top)
     bits = _range_bits(vms)
@@ -160,7 +160,7 @@ def repeated_contents(vms: Sequence[NDArray[np.uint64]], most: int) -> NDArray[n
     ndarray of uint64
         Digests, ascending.
     """
-    heavy = _heavy_contents(vms)
+    heavy = heavy_contents(vms)
     repeated = [digest for digest in heavy if sum(np.count_nonzero(vm == digest) for vm in vms) > 1]
     found = [np.array(repeated, np.uint64)]
     bits = _range_bits(vms)
@@ -229,10 +229,19 @@ def _range_bits(vms: Sequence[NDArray[np.uint64]]) -> int:
     return max(0, (-(-total // size) - 1).bit_length())
 
 
-def _heavy_contents(vms: Sequence[NDArray[np.uint64]]) -> list[np.uint64]:
+def heavy_contents(vms: Sequence[NDArray[np.uint64]]) -> list[np.uint64]:
     """Guess from a sample which contents, zero apart, hold so many pages that their range would be large.
 
-    Wrong guesses cost time or memory, and change no count.
+    Parameters
+    ----------
+    vms : sequence of ndarray of uint64
+        The digests of each VM.
+
+    Returns
+    -------
+    list of uint64
+        Digests that hold about a sixteenth of all pages or more. Wrong guesses cost time or memory, and
+        change no count.
     """
     total = sum(map(len, vms))
     if total <= _RANGE_DIGESTS:
