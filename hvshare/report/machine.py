@@ -48,19 +48,19 @@ _CSV_COLUMNS: Final = (
 
 def sharing_json(report: SharingReport) -> str:
     """Write a sharing report as one JSON object."""
-    return _document(
+    return json_document(
         {
             "schema": SHARING_SCHEMA,
-            "images": [_image(image) for image in report.images],
-            "pooled": _counts_by_size(report.pooled),
-            "caveats": _caveats(report.caveats),
+            "images": [image_fields(image) for image in report.images],
+            "pooled": counts_by_size(report.pooled),
+            "caveats": caveat_fields(report.caveats),
         }
     )
 
 
 def image_json_line(image: ImageSharing) -> str:
     """Write what is known of one image as a line."""
-    return _line({"schema": SHARING_SCHEMA, "type": "image", **_image(image)})
+    return _line({"schema": SHARING_SCHEMA, "type": "image", **image_fields(image)})
 
 
 def pooled_json_line(report: SharingReport) -> str:
@@ -69,8 +69,8 @@ def pooled_json_line(report: SharingReport) -> str:
         {
             "schema": SHARING_SCHEMA,
             "type": "pooled",
-            "pooled": _counts_by_size(report.pooled),
-            "caveats": _caveats(report.caveats),
+            "pooled": counts_by_size(report.pooled),
+            "caveats": caveat_fields(report.caveats),
         }
     )
 
@@ -79,7 +79,7 @@ def sharing_csv(report: SharingReport) -> str:
     """Write a sharing report as CSV: a row an image and frame size, then a row a frame size for all."""
     rows: list[dict[str, object]] = []
     for image in report.images:
-        fields = _image(image)
+        fields = image_fields(image)
         fields |= {"scope": "image", "image": fields["name"]}
         rows.extend(fields | _counts(each) | {"frame_bytes": size} for size, each in image.counts.items())
     rows.extend(
@@ -94,16 +94,17 @@ def sharing_csv(report: SharingReport) -> str:
 
 def inspection_json(inspections: Iterable[Inspection], caveats: Iterable[Caveat]) -> str:
     """Write inspections as one JSON object, with the caveats that concern no single one of them."""
-    return _document(
+    return json_document(
         {
             "schema": INSPECT_SCHEMA,
             "images": [_inspection(inspection) for inspection in inspections],
-            "caveats": _caveats(caveats),
+            "caveats": caveat_fields(caveats),
         }
     )
 
 
-def _image(image: ImageSharing) -> dict[str, object]:
+def image_fields(image: ImageSharing) -> dict[str, object]:
+    """Give what is known of an image, as JSON has it."""
     return {
         "name": encodable(image.name),
         "path": encodable(image.path),
@@ -112,11 +113,12 @@ def _image(image: ImageSharing) -> dict[str, object]:
         "present_bytes": image.present_bytes,
         "zero_bytes": image.zero_bytes,
         "absent_bytes": image.absent_bytes,
-        "counts": _counts_by_size(image.counts),
+        "counts": counts_by_size(image.counts),
     }
 
 
-def _counts_by_size(counts: Mapping[int, Counts]) -> dict[str, object]:
+def counts_by_size(counts: Mapping[int, Counts]) -> dict[str, object]:
+    """Give counts, as JSON has them, by frame size."""
     return {str(size): _counts(each) for size, each in counts.items()}
 
 
@@ -124,7 +126,8 @@ def _counts(counts: Counts) -> dict[str, object]:
     return {name: getattr(counts, name) for name in _COUNTS}
 
 
-def _caveats(caveats: Iterable[Caveat]) -> list[object]:
+def caveat_fields(caveats: Iterable[Caveat]) -> list[object]:
+    """Give caveats, as JSON has them."""
     return [
         {
             "code": caveat.code,
@@ -165,11 +168,12 @@ def _inspection(inspection: Inspection) -> dict[str, object]:
             }
             for run in inspection.runs
         ],
-        "caveats": _caveats(inspection.caveats),
+        "caveats": caveat_fields(inspection.caveats),
     }
 
 
-def _document(content: Mapping[str, object]) -> str:
+def json_document(content: Mapping[str, object]) -> str:
+    """Write one JSON object for people and programs."""
     return json.dumps(content, indent=2) + "\n"
 
 

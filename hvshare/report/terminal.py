@@ -39,7 +39,7 @@ def print_sharing(report: SharingReport, console: Console) -> None:
     """
     sections: list[tuple[str, Iterable[RenderableType]]] = [
         ("Images, by pages of 4 KB", [_images(report)]),
-        ("Saved, by frame size", _frame_sizes(report.pooled, console.width)),
+        ("Saved, by frame size", frame_sizes_tables(report.pooled, console.width)),
     ]
     if report.maps:
         gaps = ", gaps left out" if any(each.without_gaps for each in report.maps) else ", from address 0"
@@ -48,7 +48,7 @@ def print_sharing(report: SharingReport, console: Console) -> None:
         sections.append(("Copies of contents, zero apart", [_copies(report.copies, console)]))
     if report.frequent:
         sections.append(("Most frequent contents, zero apart", [_frequent(report.frequent, console.width)]))
-    console.print(_verdict(report))
+    console.print(verdict(report.pooled))
     for title, parts in sections:
         console.print()
         console.print(heading(title))
@@ -72,19 +72,22 @@ def print_caveats(caveats: Sequence[Caveat], console: Console) -> None:
         console.print(Padding(Text("advice: ", "dim").append(caveat.advice), (0, 0, 0, 4)))
 
 
-def _verdict(report: SharingReport) -> Text:
-    pages = report.pooled[PAGE_SIZE]
-    verdict = Text()
-    verdict.append(f"Sharing at 4 KB would free {format_size(pages.saved_bytes)}", "bold")
-    verdict.append(f" of {format_size(pages.frame_bytes)} ({format_share(pages.saved, pages.frames)}): ")
+def verdict(of_all: Mapping[int, Counts]) -> Text:
+    """Say in a sentence what pooled counts, by frame size, come to."""
+    pages = of_all[PAGE_SIZE]
+    sentence = Text()
+    sentence.append(f"Sharing at 4 KB would free {format_size(pages.saved_bytes)}", "bold")
+    sentence.append(f" of {format_size(pages.frame_bytes)} ({format_share(pages.saved, pages.frames)}): ")
     parts = [("zero", pages.saved_zero), ("self", pages.saved_self), ("inter-VM", pages.saved_inter)]
-    verdict.append(", ".join(f"{name} {format_size(frames * PAGE_SIZE)}" for name, frames in parts))
-    for size, counts in report.pooled.items():
-        if size == max(report.pooled) != PAGE_SIZE:
-            verdict.append(f"; at {format_frame_size(size)}, {format_size(counts.saved_bytes)} of it is left")
+    sentence.append(", ".join(f"{name} {format_size(frames * PAGE_SIZE)}" for name, frames in parts))
+    for size, counts in of_all.items():
+        if size == max(of_all) != PAGE_SIZE:
+            sentence.append(
+                f"; at {format_frame_size(size)}, {format_size(counts.saved_bytes)} of it is left"
+            )
             if pages.saved:
-                verdict.append(f" ({format_share(counts.saved_bytes, pages.saved_bytes)})")
-    return verdict.append(".")
+                sentence.append(f" ({format_share(counts.saved_bytes, pages.saved_bytes)})")
+    return sentence.append(".")
 
 
 def _images(report: SharingReport) -> Table:
@@ -108,8 +111,8 @@ def _images(report: SharingReport) -> Table:
     return table
 
 
-def _frame_sizes(pooled: Mapping[int, Counts], width: int) -> Iterator[Table]:
-    """Frame sizes side by side, in as many tables as the width asks for."""
+def frame_sizes_tables(pooled: Mapping[int, Counts], width: int) -> Iterator[Table]:
+    """Lay frame sizes out side by side, in as many tables as the width asks for."""
     sizes = list(pooled)
     fit = max(1, (width - _LABEL_COLUMNS) // _COUNT_COLUMNS)
     partial = any(counts.partial_frames for counts in pooled.values())

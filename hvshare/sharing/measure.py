@@ -15,7 +15,7 @@ from hvshare.sharing.report import CopiesBin, ImageSharing, SharingReport
 from hvshare.units import LARGE_FRAME_SIZE, PAGE_SIZE, check_frame_size
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -76,7 +76,7 @@ def measure(
         for counts, each, distinct in zip(of_images, frames, distinct_of, strict=True):
             counts[size] = _pooled(size, [each], [distinct], distinct)
     return SharingReport(
-        tuple(_image(each, counts) for each, counts in zip(fingerprints, of_images, strict=True)),
+        tuple(ImageSharing.of(each, counts) for each, counts in zip(fingerprints, of_images, strict=True)),
         pooled,
         sharing_caveats(fingerprints, of_images, pooled, further_caveats),
         _maps(fingerprints, classes, map_cells),
@@ -94,19 +94,6 @@ def _pooled(size: int, frames: Sequence[FrameDigests], distinct_of: list[int], d
         nonzero=sum(each.frames for each in frames) - zero,
         distinct_of=distinct_of,
         distinct=distinct,
-    )
-
-
-def _image(fingerprints: Fingerprints, counts: Mapping[int, Counts]) -> ImageSharing:
-    return ImageSharing(
-        fingerprints.name,
-        fingerprints.path,
-        fingerprints.format,
-        fingerprints.size_bytes,
-        fingerprints.size_bytes - fingerprints.absent_bytes,
-        counts[PAGE_SIZE].zero * PAGE_SIZE,
-        fingerprints.absent_bytes,
-        counts,
     )
 
 

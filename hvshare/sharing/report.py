@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from hvshare.units import PAGE_SIZE
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from hvshare.caveats import Caveat
+    from hvshare.fingerprint.fingerprints import Fingerprints
     from hvshare.sharing.counts import Counts
     from hvshare.sharing.memory_map import MemoryMap
 
@@ -41,6 +44,25 @@ class ImageSharing:
     zero_bytes: int
     absent_bytes: int
     counts: Mapping[int, Counts]
+
+    @classmethod
+    def of(cls, fingerprints: Fingerprints, counts: Mapping[int, Counts]) -> ImageSharing:
+        """Put together what is known of an image, and its counts by frame size."""
+        return cls(
+            fingerprints.name,
+            fingerprints.path,
+            fingerprints.format,
+            fingerprints.size_bytes,
+            fingerprints.size_bytes - fingerprints.absent_bytes,
+            counts[PAGE_SIZE].zero * PAGE_SIZE,
+            fingerprints.absent_bytes,
+            counts,
+        )
+
+    @property
+    def nonzero_pages(self) -> int:
+        """Pages that are known and not zero."""
+        return (self.present_bytes - self.zero_bytes) // PAGE_SIZE
 
 
 @dataclass(frozen=True)

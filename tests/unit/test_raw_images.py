@@ -191,3 +191,25 @@ def test_inspection_reads_streams_and_nothing_else(tmp_path: Path) -> None:
         found = inspect(image)
     assert (found.size_bytes, found.file_bytes, found.compression) == (9 * PAGE, 9 * PAGE, None)
     assert [tuple(run) for run in found.runs] == [(0, 9, RunKind.PRESENT)]
+
+
+def test_a_pipe_that_is_named_twice(tmp_path: Path) -> None:
+    # Each of both would get a part of what comes through it, and no error.
+    read_end, write_end = os.pipe()
+    try:
+        os.write(write_end, content(1) * 4)
+        os.close(write_end)
+        (tmp_path / "a.raw").symlink_to(f"/dev/fd/{read_end}")
+        names = [f"/dev/fd/{read_end}", str(tmp_path / "a.raw")]
+        with pytest.raises(UnreadableImageError, match="named twice") as caught:
+            hvshare.open_images(names)
+        assert caught.value.path == names[1]
+    finally:
+        os.close(read_end)
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\ud800"])
+def test_names_that_no_file_can_have(name: str) -> None:
+    with pytest.raises(UnreadableImageError, match="no file can be named so") as caught:
+        hvshare.open_image(name)
+    assert caught.value.path == name
