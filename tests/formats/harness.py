@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 from hypothesis import strategies as st
 
 import hvshare
@@ -106,6 +107,21 @@ def piped(data: bytes) -> Iterator[str]:
     finally:
         os.close(read_end)
         os.waitpid(pid, 0)
+
+
+@contextmanager
+def counted_reads() -> Iterator[list[int]]:
+    """Give a list that receives how many bytes each read of a file takes, while the block runs."""
+    counts: list[int] = []
+    preadv = os.preadv
+
+    def counted(descriptor: int, buffers: list[memoryview], offset: int) -> int:
+        counts.append(preadv(descriptor, buffers, offset))
+        return counts[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "preadv", counted)
+        yield counts
 
 
 page_contents = st.one_of(st.just(0), st.integers(1, 6), st.integers(7, 250)).map(content)

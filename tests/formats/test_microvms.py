@@ -6,7 +6,6 @@ import re
 import struct
 import subprocess
 import sys
-import time
 import tracemalloc
 from pathlib import Path
 
@@ -427,9 +426,6 @@ def test_many_files_beside_hostile_states(tmp_path: Path) -> None:
         (tmp_path / f"state{number}").write_bytes(state + struct.pack("<QQ", 1, 0) * 4000)
     for number in range(300):
         write_sparse(tmp_path / f"m{number}", (number + 1) * PAGE, {})
-    started = time.monotonic()
     # By chance a pattern of the states describes three of the files.
     with pytest.raises(UnreadableImageError, match="3 files of memory"):
         hvshare.open_image(str(tmp_path))
-    # Every state for every file would take minutes.
-    assert time.monotonic() - started < 20
