@@ -162,3 +162,12 @@ def test_flipped_headers(tmp_path: Path, compressed: int) -> None:
     path = tmp_path / "a.save"
     path.write_bytes(libvirt_save(PACKERS[compressed](stream(FULL)), compressed=compressed))
     check_flipped(path, range(len(b"LibvirtQemudSave"), HEADER + len(XML)))
+
+
+def test_xml_that_begins_a_tag_again_and_again(tmp_path: Path) -> None:
+    # Each beginning searched to the end of the XML would take longer than any test may.
+    path = tmp_path / "a.save"
+    path.write_bytes(
+        libvirt_save(migration({"pc.ram": 1}, [("pc.ram", 0, content(1))]), xml=b"<type " * (1 << 20))
+    )
+    assert read_back(path).memory == {0: content(1)}

@@ -102,6 +102,15 @@ def test_a_chunk_may_be_filled_again() -> None:
     assert runs_from_flags(chunks()) == one_by_one([0, 0, 1, 1, 0, -1, 2, 2, 2])
 
 
+@given(chunks=st.lists(st.tuples(st.sampled_from([NO_MEMORY, *map(int, RunKind)]), st.integers(1, 5))))
+def test_pages_of_which_the_same_is_known(chunks: list[tuple[int, int]]) -> None:
+    flags = [flag for flag, pages in chunks for _ in range(pages)]
+    check_same(runs_from_flags(iter(chunks)), one_by_one(flags))
+    # As any mixture of both.
+    mixed = (np.full(pages, flag, np.int8) if pages % 2 else (flag, pages) for flag, pages in chunks)
+    check_same(runs_from_flags(mixed), one_by_one(flags))
+
+
 @pytest.mark.parametrize("flag", [-2, 3, 127])
 def test_unknown_flags(flag: int) -> None:
     with pytest.raises(ValueError, match="none of"):

@@ -60,7 +60,7 @@ def read(opening: Opening) -> GuestImage:
         stream = opening.stream()
         xml = _read_xml(stream, header, opening.path)
         source, base = opening.spool(_decompressed(stream, header, opening.path)), 0
-    machine = _first(rb"<type[^>]*\bmachine='([^']{1,255})'", xml)
+    machine = _first(rb"<type\b[^<>]*\bmachine='([^'<>]{1,255})'", xml)
     image = read_stream(opening, source, base, machine)
     image.format, image.tool = "libvirt-save", "libvirt"
     image.details["guest was"] = "running" if header.was_running else "paused"
