@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from xxhash import xxh3_64
 
 from hvshare.errors import DamagedImageError, TruncatedImageError
-from hvshare.images.source import fill
+from hvshare.images.streams import fill
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from hvshare.images.source import ByteStream
+    from hvshare.images.streams import ByteStream
 
 ALIGNMENT: Final = 64
 """Data of a member starts at a multiple of this, for those who map it."""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from hvshare.caveats import Caveat
     from hvshare.fingerprint.fingerprints import Fingerprints
-    from hvshare.images.source import ByteStream
+    from hvshare.images.streams import ByteStream
 
 _MOST_METADATA: Final = 1 << 24
 _END_GFN: Final = 1 << 52  # of 64-bit virtual addresses: a process has pages up there

@@ -24,9 +24,10 @@ from hvshare.images.lime import RANGE_HEADER, parse_header
 from hvshare.images.runs import RunKind
 from hvshare.images.segments import MOST_SEGMENTS, Segment, lay_out
 from hvshare.images.snappy_frames import SnappyChunks, SnappyStream
-from hvshare.images.source import HeadedStream, fill, read_part, read_stream_part
+from hvshare.images.source import read_part
 from hvshare.images.stored import StoredImage
 from hvshare.images.streamed import StreamedRange, StreamedRanges
+from hvshare.images.streams import HeadedStream, fill, read_stream_part
 from hvshare.images.zero_blocks import ZeroBlocks
 from hvshare.units import PAGE_SIZE, format_size
 
@@ -35,7 +36,8 @@ if TYPE_CHECKING:
 
     from hvshare.images.image import GuestImage
     from hvshare.images.opening import Opening
-    from hvshare.images.source import ByteStream, Source
+    from hvshare.images.source import Source
+    from hvshare.images.streams import ByteStream
 
 _MAGIC: Final = b"AVML"
 _LENGTH: Final = struct.Struct("<Q")

@@ -16,7 +16,7 @@ from hvshare.errors import DamagedImageError, TruncatedImageError, UnsupportedIm
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from hvshare.images.source import ByteStream
+    from hvshare.images.streams import ByteStream
 
 _CHUNK: Final = 256 << 10
 _XZ_MEMORY_LIMIT: Final = 512 << 20

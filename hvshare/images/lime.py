@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Final
 
 from hvshare.errors import DamagedImageError, UnsupportedImageError
 from hvshare.images.segments import MOST_SEGMENTS, Segment, lay_out
-from hvshare.images.source import LimitedStream, read_part, read_stream_part
+from hvshare.images.source import read_part
 from hvshare.images.stored import StoredImage
 from hvshare.images.streamed import StreamedRange, StreamedRanges
+from hvshare.images.streams import LimitedStream, read_stream_part
 from hvshare.images.zero_blocks import ZeroBlocks
 
 if TYPE_CHECKING:
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     from hvshare.caveats import Caveat
     from hvshare.images.image import GuestImage
     from hvshare.images.opening import Opening
-    from hvshare.images.source import ByteStream, Source
+    from hvshare.images.source import Source
+    from hvshare.images.streams import ByteStream
 
 RANGE_HEADER: Final = struct.Struct("<4sIQQ8x")
 _MAGIC: Final = b"EMiL"

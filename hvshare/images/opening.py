@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from hvshare.caveats import Caveat
 from hvshare.errors import UnsupportedImageError
 from hvshare.images.compression import Compression, DecompressedStream, recognise_compression
-from hvshare.images.source import HEAD_BYTES, ByteStream, HeadedStream, Source, fill
+from hvshare.images.source import HEAD_BYTES, Source
+from hvshare.images.streams import ByteStream, HeadedStream, fill
 from hvshare.units import format_size
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from hvshare.caveats import Caveat
 from hvshare.errors import EmptyImageError, UnsupportedImageError
 from hvshare.images.image import GuestImage, PageBlock
 from hvshare.images.runs import RunKind, Runs
-from hvshare.images.source import fill
 from hvshare.images.sparse import data_extents
+from hvshare.images.streams import fill
 from hvshare.units import PAGE_SIZE, format_size
 
 if TYPE_CHECKING:

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Final, NoReturn
 from cramjam import DecompressionError, snappy
 
 from hvshare.errors import DamagedImageError, TruncatedImageError
-from hvshare.images.source import fill
+from hvshare.images.streams import fill
 from hvshare.units import PAGE_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from hvshare.images.source import ByteStream, Source
+    from hvshare.images.source import Source
+    from hvshare.images.streams import ByteStream
 
 STREAM_IDENTIFIER: Final = b"\xff\x06\x00\x00sNaPpY"
 

@@ -13,7 +13,7 @@ from hvshare.units import format_size
 if TYPE_CHECKING:
     from hvshare.caveats import Caveat
     from hvshare.images.options import ReadingOptions
-    from hvshare.images.source import ByteStream
+    from hvshare.images.streams import ByteStream
 
 _CHUNK: Final = 1 << 20
 

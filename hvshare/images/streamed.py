@@ -8,7 +8,7 @@ from hvshare.errors import DamagedImageError, EmptyImageError, TruncatedImageErr
 from hvshare.images.image import GuestImage, PageBlock
 from hvshare.images.runs import RunKind, Runs
 from hvshare.images.segments import check_address, cut_pages_caveat
-from hvshare.images.source import ByteStream, fill
+from hvshare.images.streams import ByteStream, fill
 from hvshare.units import PAGE_SIZE
 
 if TYPE_CHECKING:

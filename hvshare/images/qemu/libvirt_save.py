@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from hvshare.errors import DamagedImageError, TruncatedImageError, UnsupportedImageError
 from hvshare.images.compression import COMPRESSIONS, DecompressedStream, recognise_compression
 from hvshare.images.qemu.migration import read_stream
-from hvshare.images.source import HEAD_BYTES, HeadedStream, fill, read_part, read_stream_part
+from hvshare.images.source import HEAD_BYTES, read_part
+from hvshare.images.streams import HeadedStream, fill, read_stream_part
 
 if TYPE_CHECKING:
     from hvshare.images.image import GuestImage
     from hvshare.images.opening import Opening
-    from hvshare.images.source import ByteStream, Source
+    from hvshare.images.source import Source
+    from hvshare.images.streams import ByteStream
 
 _MAGIC: Final = b"LibvirtQemudSave"
 _PARTIAL: Final = b"LibvirtQemudPart"

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from hvshare.errors import DamagedImageError, TruncatedImageError, UnsupportedImageError
 from hvshare.images.segments import Segment, check_address, lay_out
-from hvshare.images.source import LimitedStream, read_part, read_stream_part
+from hvshare.images.source import read_part
 from hvshare.images.stored import StoredImage
 from hvshare.images.streamed import StreamedRange, StreamedRanges
+from hvshare.images.streams import LimitedStream, read_stream_part
 from hvshare.images.windows.bitmap import read_bitmap
 from hvshare.images.windows.ranges import read_ranges
 from hvshare.units import PAGE_SIZE
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
 
     from hvshare.images.image import GuestImage
     from hvshare.images.opening import Opening
-    from hvshare.images.source import ByteStream, Source
+    from hvshare.images.source import Source
+    from hvshare.images.streams import ByteStream
 
 HEADER_SIZE: Final = 0x2000
 MOST_RUNS: Final = 43
