@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hvshare.cli.inputs import Inputs
 from hvshare.cli.interrupts import deferred_interrupts
 from hvshare.cli.options import (
-    FrameSizeType,
-    Inputs,
     SizeType,
     Talk,
     chosen_format,
+    frame_option,
     image_options,
     images_argument,
     jobs_option,
@@ -23,7 +23,7 @@ from hvshare.cli.options import (
 from hvshare.fingerprint.hashing import Hashing
 from hvshare.fingerprint.inputs import StoredFingerprints
 from hvshare.report.output import open_output
-from hvshare.units import LARGE_FRAME_SIZE, PAGE_SIZE, format_size
+from hvshare.units import PAGE_SIZE, format_size
 
 if TYPE_CHECKING:
     from hvshare.fingerprint.fingerprints import Fingerprints
@@ -34,16 +34,7 @@ _DEFAULT_TOP = 5
 
 @click.command(short_help="How much sharing would free in one image or in several.")
 @images_argument
-@click.option(
-    "--frame",
-    "frame_sizes",
-    type=FrameSizeType(),
-    multiple=True,
-    default=(PAGE_SIZE, LARGE_FRAME_SIZE),
-    metavar="SIZE",
-    help="Count in frames of this size, a power of two from 4K to 1G; repeatable. 4K is always there."
-    "  [default: 4K, 2M]",
-)
+@frame_option
 @click.option(
     "--top",
     type=click.IntRange(min=0),

@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hvshare.caveats import Caveat
+from hvshare.cli.inputs import Inputs
 from hvshare.cli.interrupts import deferred_interrupts
 from hvshare.cli.options import (
-    FrameSizeType,
-    Inputs,
     Talk,
     chosen_format,
+    frame_option,
     image_options,
+    jobs_option,
     output_options,
 )
 from hvshare.errors import OutputError
 from hvshare.fingerprint.hashing import Hashing
 from hvshare.report.output import open_output
 from hvshare.sharing.domains import Domain, DomainError, assign, one_per_vm, parse_rule, parse_rules
-from hvshare.units import LARGE_FRAME_SIZE, PAGE_SIZE
 
 if TYPE_CHECKING:
     from hvshare.fingerprint.fingerprints import Fingerprints
@@ -36,16 +36,7 @@ if TYPE_CHECKING:
     type=click.Path(allow_dash=True),
     help="Take the names of images from a file, apart by NUL, as find -print0 writes them; - for stdin.",
 )
-@click.option(
-    "--frame",
-    "frame_sizes",
-    type=FrameSizeType(),
-    multiple=True,
-    default=(PAGE_SIZE, LARGE_FRAME_SIZE),
-    metavar="SIZE",
-    help="Count in frames of this size, a power of two from 4K to 1G; repeatable. 4K is always there."
-    "  [default: 4K, 2M]",
-)
+@frame_option
 @click.option(
     "--domain",
     "domain_rules",
@@ -97,13 +88,7 @@ if TYPE_CHECKING:
     metavar="SECONDS",
     help="KSM: tell the settings by which it would settle in this time.",
 )
-@click.option(
-    "-j",
-    "--jobs",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Processes that read, hash and count.  [default: one a processor]",
-)
+@jobs_option
 @image_options
 @output_options("table", "json")
 @click.pass_context

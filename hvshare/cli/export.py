@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hvshare.cli.inputs import Inputs
 from hvshare.cli.interrupts import deferred_interrupts
-from hvshare.cli.options import Inputs, Talk, image_options, images_argument, jobs_option, talk_options
+from hvshare.cli.options import Talk, image_options, images_argument, jobs_option, talk_options
 from hvshare.errors import ResourceError
 from hvshare.fingerprint.hashing import Hashing
 from hvshare.report.output import open_binary_output

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from hvshare.cli.inputs import Inputs
 from hvshare.cli.interrupts import deferred_interrupts
-from hvshare.cli.options import Inputs, Talk, image_options, images_argument, jobs_option, talk_options
+from hvshare.cli.options import Talk, image_options, images_argument, jobs_option, talk_options
 from hvshare.errors import OutputError
 from hvshare.fingerprint.hashing import Hashing
 from hvshare.report.output import file_names, open_binary_output
@@ -90,7 +92,7 @@ def fingerprint(
 def _targets(output: str | None, names: Sequence[str], *, force: bool) -> list[str | None]:
     """Name the file of each image; None is standard output."""
     folder = output or ""
-    if output == "-" or (output and not output.endswith("/") and not os.path.isdir(output)):  # noqa: PTH112
+    if output == "-" or (output and not output.endswith("/") and not Path(output).is_dir()):
         if len(names) > 1:
             raise click.UsageError(
                 f"-o {output} is one file, and there are {len(names)} images: name a folder."
@@ -98,12 +100,12 @@ def _targets(output: str | None, names: Sequence[str], *, force: bool) -> list[s
         return [None if output == "-" else output]
     if folder:
         try:
-            os.makedirs(folder, exist_ok=True)  # noqa: PTH103
+            Path(folder).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(
                 error.strerror or str(error), path=folder, advice="name another folder"
             ) from error
-    targets = [os.path.join(folder, name) for name in file_names(names, SUFFIX)]  # noqa: PTH118
+    targets = [str(Path(folder, name)) for name in file_names(names, SUFFIX)]
     for target in targets:
         if not force and os.path.lexists(target):
             raise OutputError(

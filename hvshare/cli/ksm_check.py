@@ -7,15 +7,9 @@ from typing import Any
 
 import click
 
+from hvshare.cli.inputs import Inputs
 from hvshare.cli.interrupts import deferred_interrupts
-from hvshare.cli.options import (
-    Inputs,
-    Talk,
-    chosen_format,
-    image_options,
-    images_argument,
-    output_options,
-)
+from hvshare.cli.options import Talk, chosen_format, image_options, images_argument, output_options
 from hvshare.errors import ImageError
 from hvshare.report.output import open_output
 

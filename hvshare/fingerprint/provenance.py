@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hvshare.caveats import Caveat
@@ -165,7 +166,7 @@ def _modified(image: GuestImage) -> str | None:
     if image.identity is None:
         return None
     try:
-        found = os.fstat(0) if image.path == "-" else os.stat(image.path)  # noqa: PTH116
+        found = os.fstat(0) if image.path == "-" else Path(image.path).stat()
     except OSError:
         return None
     if (found.st_dev, found.st_ino) != image.identity:

@@ -20,7 +20,7 @@ def lies_in_hole(fd: int, offset: int, size: int) -> bool:
         return error.errno == errno.ENXIO
 
 
-def data_extents(fd: int, size: int) -> Iterator[tuple[int, int]]:
+def data_extents(fd: int, size: int, start: int = 0) -> Iterator[tuple[int, int]]:
     """List the parts of a file that are no holes, without reading it.
 
     Parameters
@@ -29,6 +29,8 @@ def data_extents(fd: int, size: int) -> Iterator[tuple[int, int]]:
         A file that can be seeked. Its offset moves.
     size : int
         Bytes of the file.
+    start : int
+        Where to begin.
 
     Yields
     ------
@@ -37,9 +39,9 @@ def data_extents(fd: int, size: int) -> Iterator[tuple[int, int]]:
         the whole file is one extent.
     """
     if not hasattr(os, "SEEK_DATA"):
-        yield 0, size
+        yield start, size
         return
-    at = 0
+    at = start
     while at < size:
         try:
             start = os.lseek(fd, at, os.SEEK_DATA)

@@ -66,7 +66,7 @@ def sharing_caveats(
             DIGESTS_ONLY,
             f"pages are compared by 64-bit digests: {expected_collisions(pages):.1g} pairs of different "
             f"pages among {pages:,} are expected to look alike",
-            "use --verify to compare the bytes",
+            "use hvshare analyze --verify, on images, to compare the bytes",
         )
     )
     return tuple(caveats)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from hvshare.sharing.caveats import DIGESTS_ONLY, sharing_caveats
+from hvshare.sharing.caveats import sharing_caveats
 from hvshare.sharing.counts import count_domain
 from hvshare.sharing.domains import DomainSharing
 from hvshare.sharing.likeness import group_by_likeness, likeness
@@ -194,15 +194,8 @@ def compare(
             for number, domain in enumerate(domains)
         ),
         tuple(_copies(pages, domains)),
-        tuple(map(_advised, sharing_caveats(fingerprints, of_images, pooled, further_caveats))),
+        sharing_caveats(fingerprints, of_images, pooled, further_caveats),
     )
-
-
-def _advised(caveat: Caveat) -> Caveat:
-    """Name the command that compares bytes, since digests alone may be what was given."""
-    if caveat.code != DIGESTS_ONLY:
-        return caveat
-    return replace(caveat, advice="use hvshare analyze --verify on the images to compare the bytes")
 
 
 def _count(frames: Sequence[FrameDigests], many: ManyCounts, vms: Iterable[int], distinct: int) -> Counts:

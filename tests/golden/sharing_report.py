@@ -45,7 +45,7 @@ def sharing_report(cells: int) -> SharingReport:
             Caveat("tail-left-out", "the last 12 bytes are no whole page of 4,096 and are left out",
                    "check that the dump is complete and has no header of its own", ODD_NAME),
             Caveat("digests-only", "64-bit digests: 0.0001 pairs are expected to look alike",
-                   "use --verify to compare the bytes"),
+                   "use hvshare analyze --verify, on images, to compare the bytes"),
         ),
         (
             MemoryMap("web01.raw", 1 << 40, False,

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 
 from hvshare.errors import DamagedImageError, UnsupportedImageError
-from hvshare.images.source import read_part
+from hvshare.images.source import Source, read_part
+from hvshare.images.sparse import data_extents
 from hvshare.units import PAGE_SIZE
 
 if TYPE_CHECKING:
@@ -62,12 +63,27 @@ class MappedBlock(NamedTuple):
         while at < high:
             start = at // 8
             size = min(_CHUNK, -(-high // 8) - start)
+            if behind := self._behind_hole(data, start, -(-high // 8)):
+                # A sparse file may claim any number of pages: those of a hole are not looked at one by one.
+                end = min(behind * 8, high)
+                yield at, end - at, False
+                at = end
+                continue
             octets = np.frombuffer(read_part(data, self.bitmap_offset + start, size, "the bitmap"), np.uint8)
             bits = np.unpackbits(octets, bitorder="little")[at - start * 8 : high - start * 8]
             edges = np.flatnonzero(np.append(True, bits[1:] != bits[:-1]))
             for first, end in zip(edges.tolist(), [*edges[1:].tolist(), len(bits)], strict=True):
                 yield at + first, end - first, bool(bits[first])
             at += len(bits)
+
+    def _behind_hole(self, data: Positioned, start: int, stop: int) -> int:
+        """Tell where a hole of a chunk or more ends that begins at a byte of the bitmap; 0 if none does."""
+        if not isinstance(data, Source) or self.bitmap_offset + stop > data.end:
+            return 0
+        at = self.bitmap_offset + start
+        found = next(data_extents(data.fd, data.end, at), (data.end, data.end))[0]
+        behind = min(max(found - self.bitmap_offset, 0), stop)
+        return behind if behind - start >= _CHUNK else 0
 
 
 def read_mapped_block(cursor: Cursor, size: int, data: Positioned) -> MappedBlock:
