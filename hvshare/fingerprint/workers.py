@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from hvshare.errors import HvshareError, UnreadableImageError, WorkerError
 from hvshare.fingerprint.pages import BlockBuffer
+from hvshare.fingerprint.processes import starting_processes
 from hvshare.images.runs import RunKind
 
 if TYPE_CHECKING:
@@ -234,23 +235,12 @@ class Workers:
         numbers, write_end = os.pipe()
         os.write(write_end, array("I", range(len(self._tasks))).tobytes())
         os.close(write_end)
-        # A worker must not see Ctrl-C before it ignores it: the terminal sends it to the whole group.
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         try:
-            try:
+            with starting_processes(self.stop):
                 for _ in range(count):
                     self._workers.append(self._fork(numbers))
-            finally:
-                os.close(numbers)
-                signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-        except OSError as error:
-            self.stop()
-            raise WorkerError(
-                f"worker processes cannot be started ({error.strerror})", advice="try fewer --jobs"
-            ) from error
-        except BaseException:
-            self.stop()
-            raise
+        finally:
+            os.close(numbers)
 
     def _fork(self, numbers: int) -> _Worker:
         receiver, sender = os.pipe()

@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from hvshare.errors import WorkerError
+from hvshare.fingerprint.processes import starting_processes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,22 +78,9 @@ class _Workers:
         self._tasks = tasks
         self._workers: list[_Worker] = []
         self._pipes = [*os.pipe(), *os.pipe()]
-        # A worker must not see Ctrl-C before it ignores it: the terminal sends it to the whole group.
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-        try:
-            try:
-                for _ in range(jobs):
-                    self._workers.append(self._fork())
-            finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-        except OSError as error:
-            self.stop()
-            raise WorkerError(
-                f"worker processes cannot be started ({error.strerror})", advice="try fewer --jobs"
-            ) from error
-        except BaseException:
-            self.stop()
-            raise
+        with starting_processes(self.stop):
+            for _ in range(jobs):
+                self._workers.append(self._fork())
 
     def _fork(self) -> _Worker:
         receiver, sender = os.pipe()

@@ -19,7 +19,7 @@ from hvshare.images.options import ReadingOptions
 from hvshare.images.qemu import cursor as qemu_cursor
 from hvshare.images.qemu import records as qemu_records
 from hvshare.images.runs import RunKind
-from tests.formats.harness import check_cut_anywhere, check_flipped, read_back
+from tests.formats.harness import check_cut_anywhere, check_flipped, counted_reads, read_back
 from tests.formats.qemu_migration_writer import (
     COMMON,
     END_OF_SECTION,
@@ -35,7 +35,7 @@ from tests.formats.qemu_migration_writer import (
     section,
     subsection,
 )
-from tests.guests import ZERO, content
+from tests.guests import ZERO, content, supports_holes, write_sparse
 from tests.oracle import PAGE
 
 GIB = 1 << 18  # in pages
@@ -436,3 +436,27 @@ def test_as_qemu_writes_it(tmp_path: Path) -> None:
     # From 640 KiB to 1 MiB the processor sees video memory and ROM in front of RAM.
     for gfn, page in found.memory.items():
         assert 0xA0 <= gfn < 0x100 or page == raw[gfn * PAGE : (gfn + 1) * PAGE], gfn
+
+
+def test_a_block_of_terabytes_in_a_hole(tmp_path: Path) -> None:
+    if not supports_holes(tmp_path):
+        pytest.skip("the file system under the temporary folder tells no holes")
+    # The bitmap and the pages lie in a hole of the file, but for the last page.
+    pages = 1 << 30
+    whole = mapped({"pc.ram": (8, {})})
+    size_at = whole.index(struct.pack(">Q", 8 * PAGE), whole.index(b"pc.ram"))
+    total = struct.pack(">Q", 8 * PAGE | 4), struct.pack(">Q", pages * PAGE | 4)
+    head = whole[:size_at].replace(*total) + struct.pack(">Q", pages * PAGE)
+    bitmap_at = size_at + 8 + 28
+    pages_at = -(-(bitmap_at + pages // 8) // PAGE) * PAGE
+    head += struct.pack(">IQQQ", 1, PAGE, bitmap_at, pages_at)
+    tail = END_OF_SECTION + struct.pack(">BI", 0x7E, 2) + section(3, END_OF_SECTION)
+    parts = {0: head, bitmap_at + pages // 8 - 1: b"\x80", pages_at + (pages - 1) * PAGE: content(1) + tail}
+    size = pages_at + pages * PAGE + len(tail)
+    path = write_sparse(tmp_path / "a", size, parts)
+    with counted_reads() as counts, hvshare.open_image(str(path)) as image:
+        assert image.runs is not None
+        assert image.runs.pages == pages
+        assert image.runs.pages_of(RunKind.PRESENT) == 1
+    # The bitmap alone would be 128 MiB.
+    assert sum(counts) < 4 << 20
