@@ -36,6 +36,7 @@ bench: $(VENV)/installed-dev ## measure speed and memory beside other tools
 	$(RUN)/python -m tests.benchmarks.bench_analyze
 	$(RUN)/python -m tests.benchmarks.bench_formats
 	$(RUN)/python -m tests.benchmarks.bench_compare
+	$(RUN)/python -m tests.benchmarks.bench_erosion
 
 samples: $(VENV)/installed ## make sample_dumps/ again from its seed
 	$(RUN)/python sample_dumps/make_samples.py

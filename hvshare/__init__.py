@@ -20,6 +20,9 @@ from hvshare.version import __version__
 
 if TYPE_CHECKING:
     from hvshare.caveats import Caveat
+    from hvshare.erosion.disk import open_disks
+    from hvshare.erosion.measure import measure_erosion
+    from hvshare.erosion.report import ErosionReport
     from hvshare.errors import HvshareError, ImageError
     from hvshare.fingerprint.files import write_fingerprints
     from hvshare.fingerprint.fingerprints import Fingerprints, FrameDigests
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Caveat",
     "Counts",
+    "ErosionReport",
     "Fingerprints",
     "FrameDigests",
     "GuestImage",
@@ -57,6 +61,8 @@ __all__ = [
     "__version__",
     "fingerprint_images",
     "measure",
+    "measure_erosion",
+    "open_disks",
     "open_image",
     "open_images",
     "open_inputs",
@@ -67,6 +73,9 @@ __all__ = [
 
 _HOMES = {
     "caveats": ("Caveat",),
+    "erosion.disk": ("open_disks",),
+    "erosion.measure": ("measure_erosion",),
+    "erosion.report": ("ErosionReport",),
     "errors": ("HvshareError", "ImageError"),
     "fingerprint.files": ("write_fingerprints",),
     "fingerprint.fingerprints": ("Fingerprints", "FrameDigests"),

@@ -23,10 +23,13 @@ from hvshare.cli.options import (
 from hvshare.fingerprint.hashing import Hashing
 from hvshare.fingerprint.inputs import StoredFingerprints
 from hvshare.report.output import open_output
-from hvshare.units import PAGE_SIZE, format_size
+from hvshare.units import LARGE_FRAME_SIZE, PAGE_SIZE, format_size
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from hvshare.fingerprint.fingerprints import Fingerprints
+    from hvshare.sharing.counts import Counts
     from hvshare.sharing.report import SharingReport
 
 _DEFAULT_TOP = 5
@@ -114,7 +117,6 @@ def analyze(
                     sharing_json,
                 )
                 from hvshare.report.strip import strip_cells
-                from hvshare.report.terminal import print_sharing
                 from hvshare.sharing.measure import measure
 
             found: dict[int, Fingerprints] = {}
@@ -144,7 +146,7 @@ def analyze(
             report = _verified(report, measured, inputs, verify_limit, talk)
         match form:
             case "table":
-                write_report(console, partial(print_sharing, report))
+                write_report(console, partial(_print, report, _large(report, measured)))
             case "json":
                 out.write(sharing_json(report))
             case "jsonl":
@@ -154,6 +156,23 @@ def analyze(
                 for caveat in report.caveats:
                     talk.warn(f"{caveat.image}: {caveat.message}" if caveat.image else caveat.message)
     ctx.exit(inputs.exit_code)
+
+
+def _large(report: SharingReport, measured: list[Fingerprints]) -> Counts:
+    """Give the counts at 2 MB, whatever frame sizes were asked for."""
+    if LARGE_FRAME_SIZE in report.pooled:
+        return report.pooled[LARGE_FRAME_SIZE]
+    from hvshare.sharing.measure import measure
+
+    return measure(measured, (LARGE_FRAME_SIZE,)).pooled[LARGE_FRAME_SIZE]
+
+
+def _print(report: SharingReport, large: Counts, console: Console) -> None:
+    from hvshare.report.factors import print_factors
+    from hvshare.report.terminal import print_sharing
+
+    print_sharing(report, console)
+    print_factors(report.pooled[PAGE_SIZE], large, console)
 
 
 def _check_rereadable(inputs: Inputs) -> None:

@@ -7,6 +7,7 @@ import click
 from hvshare import __version__
 from hvshare.cli.analyze import analyze
 from hvshare.cli.compare import compare
+from hvshare.cli.erosion import erosion
 from hvshare.cli.export import export
 from hvshare.cli.fingerprint import fingerprint
 from hvshare.cli.inspect import inspect
@@ -24,6 +25,7 @@ def hvshare() -> None:
       hvshare analyze --json web01.raw web02.raw.zst | jq .pooled
       hvshare inspect dump.bin
       hvshare compare *.hvs
+      hvshare erosion web01.raw web02.raw
       hvshare fingerprint web01.raw && hvshare analyze web01.raw.hvs web02.raw
 
     Exit status: 0 done; 1 an input could not be used or the result not be written; 2 wrong usage; 3 done,
@@ -33,6 +35,7 @@ def hvshare() -> None:
 
 hvshare.add_command(analyze)
 hvshare.add_command(compare)
+hvshare.add_command(erosion)
 hvshare.add_command(export)
 hvshare.add_command(fingerprint)
 hvshare.add_command(inspect)

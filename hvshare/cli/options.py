@@ -18,6 +18,8 @@ from hvshare.units import LARGE_FRAME_SIZE, PAGE_SIZE, check_frame_size, parse_s
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from hvshare.report.progress import PassProgress
+
     Command = Callable[..., Any]
 
 
@@ -90,6 +92,18 @@ class Talk:
 
         with ReadingProgress(description, total_bytes) as bar:
             yield lambda _image, count: bar.advance(count)
+
+    @contextlib.contextmanager
+    def passes(self) -> Iterator[PassProgress | None]:
+        """Show progress for as long as work goes over pages in passes; gives what to tell of them."""
+        if not self._progress:
+            yield None
+            return
+        with deferred_interrupts():
+            from hvshare.report.progress import PassProgress
+
+        with PassProgress() as bar:
+            yield bar
 
     @contextlib.contextmanager
     def copying(self) -> Iterator[Callable[[int], None] | None]:

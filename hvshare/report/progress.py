@@ -13,13 +13,14 @@ from rich.progress import (
     Progress,
     ProgressColumn,
     Task,
+    TaskID,
     TaskProgressColumn,
     TextColumn,
     TimeRemainingColumn,
 )
 from rich.text import Text
 
-from hvshare.units import format_size
+from hvshare.units import PAGE_SIZE, format_size
 
 _BAR_COLUMNS: Final = 20
 
@@ -51,6 +52,20 @@ class _RateColumn(ProgressColumn):
         return Text(f"{format_size(int(speed))}/s" if speed else "", style="progress.data.speed")
 
 
+def _bar() -> Progress:
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        # Short of the last column: there, the "^C" that a terminal echoes would begin a line of its own.
+        BarColumn(bar_width=_BAR_COLUMNS),
+        TaskProgressColumn(),
+        DownloadColumn(binary_units=True),
+        _RateColumn(),
+        TimeRemainingColumn(),
+        console=Console(file=cast("IO[str]", _StandardError())),
+        transient=True,
+    )
+
+
 class ReadingProgress:
     """A bar while images are read.
 
@@ -63,22 +78,38 @@ class ReadingProgress:
     """
 
     def __init__(self, description: str, total_bytes: int | None) -> None:
-        self._progress = Progress(
-            TextColumn("{task.description}", markup=False),
-            # Short of the last column: there, the "^C" that a terminal echoes would begin a line of its own.
-            BarColumn(bar_width=_BAR_COLUMNS),
-            TaskProgressColumn(),
-            DownloadColumn(binary_units=True),
-            _RateColumn(),
-            TimeRemainingColumn(),
-            console=Console(file=cast("IO[str]", _StandardError())),
-            transient=True,
-        )
+        self._progress = _bar()
         self._task = self._progress.add_task(description, total=total_bytes)
 
     def advance(self, count: int) -> None:
         """Tell that so many more bytes were read."""
         self._progress.advance(self._task, count)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+
+class PassProgress:
+    """A bar that names the pass that work over pages has come to, one pass after another."""
+
+    def __init__(self) -> None:
+        self._progress = _bar()
+        self._task: TaskID | None = None
+
+    def start(self, name: str, total: int) -> None:
+        """Tell that a pass over so many pages begins; the one before it is over."""
+        if self._task is not None:
+            self._progress.remove_task(self._task)
+        self._task = self._progress.add_task(name, total=total * PAGE_SIZE)
+
+    def advance(self, count: int) -> None:
+        """Tell that so many more pages are done."""
+        if self._task is not None:
+            self._progress.advance(self._task, count * PAGE_SIZE)
 
     def __enter__(self) -> Self:
         self._progress.start()

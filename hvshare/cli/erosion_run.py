@@ -1,0 +1,178 @@
+"""What the commands of ``hvshare erosion`` have in common: inputs, measuring, and the result."""
+
+from __future__ import annotations
+
+import contextlib
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hvshare.cli.inputs import Inputs
+from hvshare.cli.interrupts import deferred_interrupts
+from hvshare.cli.options import Talk, chosen_format
+from hvshare.fingerprint.hashing import Hashing
+from hvshare.fingerprint.inputs import StoredFingerprints
+from hvshare.report.output import open_output
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from hvshare.erosion.report import ErosionReport
+    from hvshare.errors import ImageError
+    from hvshare.fingerprint.fingerprints import Fingerprints
+    from hvshare.fingerprint.inputs import Input
+
+ASLR = "aslr"
+
+
+def run(
+    ctx: click.Context,
+    paths: tuple[str, ...],
+    sections: tuple[str, ...],
+    *,
+    output_format: str,
+    as_json: bool,
+    output: str | None,
+    quiet: bool,
+    verbose: bool,
+    progress: bool | None,
+    skip_unreadable: bool,
+    jobs: int | None,
+    cold: tuple[str, ...] = (),
+    disks: tuple[str, ...] = (),
+    target_bytes: int | None = None,
+    **reading: Any,
+) -> None:
+    """Measure the sections that were asked for, and write them.
+
+    Raises
+    ------
+    click.UsageError
+        If options do not fit each other or the images.
+    HvshareError
+        If an input cannot be used, or the result not be written.
+    """
+    form = chosen_format(output_format, as_json=as_json)
+    talk = Talk(quiet=quiet, verbose=verbose, progress=progress)
+    _check_names(paths, cold, disks, skip=skip_unreadable)
+    only_aslr = sections == (ASLR,)
+    with contextlib.ExitStack() as stack:
+        out = stack.enter_context(open_output(output, [*paths, *cold, *disks]))
+        opened_disks = stack.enter_context(_opened_disks(disks))
+        inputs = stack.enter_context(
+            Inputs(paths, skip=skip_unreadable, talk=talk, bytes_needed=only_aslr, **reading)
+        )
+        before = stack.enter_context(Inputs(cold, skip=False, talk=talk, **reading)) if cold else None
+        if only_aslr:
+            _check_rereadable(inputs.images)
+        cold_images = before.images if before else []
+        measured, measured_cold = _fingerprints(inputs, cold_images, jobs, talk)
+        finds_aslr = ASLR in sections and all(map(_is_rereadable, inputs.images))
+        with deferred_interrupts():
+            from hvshare.erosion.measure import measure_erosion
+
+            if finds_aslr:
+                import hvshare.erosion.aslr  # noqa: F401
+        with talk.passes() as passes:
+            report = measure_erosion(
+                measured,
+                inputs.guest_images if finds_aslr else (),
+                sections=sections,
+                target_bytes=target_bytes,
+                cold=measured_cold,
+                disks=opened_disks,
+                jobs=jobs,
+                progress=passes,
+                further_caveats=inputs.caveats,
+            )
+        _write(report, form, out, talk)
+    ctx.exit(inputs.exit_code)
+
+
+def _check_names(
+    paths: tuple[str, ...], cold: tuple[str, ...], disks: tuple[str, ...], *, skip: bool
+) -> None:
+    if (*paths, *cold, *disks).count("-") > 1:
+        raise click.UsageError("Standard input ('-') can be read only once.")
+    if len(cold) > 1 and len(cold) != len(paths):
+        raise click.UsageError(
+            f"--cold is given {len(cold)} times for {len(paths)} images: give one for each, in the same "
+            "order, or one for all of them."
+        )
+    if len(cold) > 1 and skip:
+        raise click.UsageError(
+            "--skip-unreadable does not go with several --cold, which belong to images by their order."
+        )
+
+
+@contextlib.contextmanager
+def _opened_disks(paths: tuple[str, ...]) -> Iterator[list[Input]]:
+    if not paths:
+        yield []
+        return
+    from hvshare.erosion.disk import open_disks
+
+    disks = open_disks(paths)
+    try:
+        yield disks
+    finally:
+        for disk in disks:
+            disk.close()
+
+
+def _is_rereadable(image: Input) -> bool:
+    return not isinstance(image, StoredFingerprints) and image.can_reread
+
+
+def _check_rereadable(images: Sequence[Input]) -> None:
+    for image in images:
+        if not _is_rereadable(image):
+            raise click.UsageError(
+                f"What ASLR takes away is found by reading images several times, and {image.path} can be "
+                "read only once: give it as a file."
+            )
+
+
+def _fingerprints(
+    inputs: Inputs, cold: Sequence[Input], jobs: int | None, talk: Talk
+) -> tuple[list[Fingerprints], list[Fingerprints]]:
+    """Hash the images and the cold ones together; only images may be left out."""
+    count = len(inputs.images)
+    cold_paths = {image.path for image in cold}
+
+    def on_error(error: ImageError) -> None:
+        if inputs.on_error is None or error.path in cold_paths:
+            raise error
+        inputs.on_error(error)
+
+    sizes = [image.source_bytes for image in (*inputs.images, *cold)]
+    total = None if None in sizes else sum(size or 0 for size in sizes)
+    found: dict[int, Fingerprints] = {}
+    with Hashing([*inputs.images, *cold], jobs=jobs, on_error=on_error) as hashing:
+        with deferred_interrupts():
+            # Imported here, because the workers read already.
+            import hvshare.erosion.measure  # noqa: F401
+        with talk.reading("Reading", total) as hashing.on_progress:
+            found.update(hashing)
+    kept = [index for index in sorted(found) if index < count]
+    inputs.keep(kept)
+    return [found[index] for index in kept], [found[index] for index in sorted(found) if index >= count]
+
+
+def _write(report: ErosionReport, form: str, out: Any, talk: Talk) -> None:
+    with deferred_interrupts():
+        from hvshare.report.console import report_console, write_report
+        from hvshare.report.erosion import print_erosion
+        from hvshare.report.erosion_machine import erosion_csv, erosion_json, erosion_json_lines
+    match form:
+        case "table":
+            write_report(report_console(out), partial(print_erosion, report))
+        case "json":
+            out.write(erosion_json(report))
+        case "jsonl":
+            out.write(erosion_json_lines(report))
+        case "csv":
+            out.write(erosion_csv(report))
+            for caveat in report.caveats:
+                talk.warn(f"{caveat.image}: {caveat.message}" if caveat.image else caveat.message)

@@ -1,0 +1,1 @@
+"""What takes sharing away: large pages, ASLR and prefetching."""
