@@ -5,7 +5,7 @@ VENV := .venv
 RUN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test tools check docs bench samples clean
+.PHONY: help demo test tools check docs bench validate samples clean
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
@@ -37,6 +37,10 @@ bench: $(VENV)/installed-dev ## measure speed and memory beside other tools
 	$(RUN)/python -m tests.benchmarks.bench_formats
 	$(RUN)/python -m tests.benchmarks.bench_compare
 	$(RUN)/python -m tests.benchmarks.bench_erosion
+
+validate: $(VENV)/installed-dev ## hold erosion against real guests: make validate LAB=DIR (docs/validation.md)
+	@test -n "$(LAB)" || { echo "name a folder of guests: make validate LAB=DIR; see docs/validation.md" >&2; exit 2; }
+	$(RUN)/python -m tests.validation $(if $(NAME),--write "$(NAME)") "$(LAB)"
 
 samples: $(VENV)/installed ## make sample_dumps/ again from its seed
 	$(RUN)/python sample_dumps/make_samples.py

@@ -63,7 +63,8 @@ class ErosionReport:
     prefetch : Prefetch or None
         None where it was not asked for.
     waterfall : tuple of WaterfallStep
-        Empty unless all three were asked for. Each column of bytes adds up: possible is left and the three factors.
+        Empty unless all three were asked for. Each column of bytes adds up: possible is left and the factors;
+        the step of ASLR is absent where it could not be found.
     caveats : tuple of Caveat
         What to know before trusting the figures.
     """

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from hvshare.report.aslr import aslr_summary, print_aslr
 from hvshare.report.console import add_figure_column, add_name_column, data, data_table, heading
-from hvshare.report.large_pages import large_pages_summary, print_large_pages
+from hvshare.report.large_pages import large_pages_summary, large_pages_target, print_large_pages
 from hvshare.report.prefetch import prefetch_summary, print_prefetch
 from hvshare.report.terminal import print_caveats, verdict
 from hvshare.report.waterfall import waterfall_legend, waterfall_table
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from hvshare.erosion.large_pages_result import Target
     from hvshare.erosion.report import ErosionReport
 
 _FREED_ONCE: Final = (
@@ -67,7 +66,7 @@ def _print_whole(report: ErosionReport, console: Console) -> None:
         _head(console, "Large pages (measured)")
         console.print(large_pages_summary(report.large_pages))
         if report.large_pages.target is not None:
-            console.print(_target(report.large_pages.target))
+            console.print(large_pages_target(report.large_pages.target, report.large_pages))
     if report.aslr is not None:
         _head(console, "ASLR (bounded)")
         console.print(aslr_summary(report.aslr))
@@ -76,17 +75,6 @@ def _print_whole(report: ErosionReport, console: Console) -> None:
         console.print(prefetch_summary(report.prefetch))
     console.print()
     console.print(Text("In full: hvshare erosion large-pages, aslr or prefetch, and the same images.", "dim"))
-
-
-def _target(target: Target) -> Text:
-    sentence = Text(f"To free {format_size(target.target_bytes)}", "bold")
-    if target.broken_frames is None or target.saved_bytes is None:
-        rest = f" is more than sharing can: {format_size(target.reachable_bytes)} with all of them broken."
-    elif not target.broken_frames:
-        rest = ", none has to be broken."
-    else:
-        rest = f", break {target.broken_frames:,} of them, which saves {format_size(target.saved_bytes)}."
-    return sentence.append(rest, "not bold")
 
 
 def _head(console: Console, title: str) -> None:

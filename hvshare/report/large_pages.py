@@ -43,7 +43,7 @@ def print_large_pages(section: LargePages, console: Console) -> None:
     """
     console.print(large_pages_summary(section))
     if section.target is not None:
-        console.print(_target(section.target, section))
+        console.print(large_pages_target(section.target, section))
     ladder = _ladder(section)
     if console.measure(ladder).maximum > console.width:
         ladder = _ladder(section, shares=False)
@@ -93,7 +93,21 @@ def large_pages_summary(section: LargePages) -> Text:
     return summary.append(". All of this is measured.")
 
 
-def _target(target: Target, section: LargePages) -> Text:
+def large_pages_target(target: Target, section: LargePages) -> Text:
+    """Say how many large frames have to be broken to free so much.
+
+    Parameters
+    ----------
+    target : Target
+        What was asked for.
+    section : LargePages
+        The results that it belongs to.
+
+    Returns
+    -------
+    Text
+        One sentence or two.
+    """
     text = Text(f"To free {format_size(target.target_bytes)}", "bold")
     if target.broken_frames is None or target.broken_mappings is None or target.saved_bytes is None:
         return text.append(

@@ -17,7 +17,7 @@ import sys
 import warnings
 from array import array
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeVar
 
 from hvshare.errors import WorkerError
 from hvshare.fingerprint.processes import starting_processes
@@ -25,9 +25,18 @@ from hvshare.fingerprint.processes import starting_processes
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from hvshare.sharing.range_counts import RangeCounts
 
-Task = Callable[[], "RangeCounts | None"]
+
+class Sum(Protocol):
+    """What tasks find, and what adds up."""
+
+    def __add__(self, other: Any, /) -> Any:  # noqa: ANN401  # of its own type, which Self cannot say here
+        """Put together what two tasks have found."""
+
+
+S = TypeVar("S", bound=Sum)
+
+Task = Callable[[], S | None]
 """Counts something, or prepares what tasks of the next step count, in memory that processes share."""
 
 _SENT_AT_ONCE: Final = 1 << 12  # numbers of 4 bytes: they fit in the smallest pipe, and so do as many answers
@@ -38,7 +47,9 @@ class _Worker(NamedTuple):
     receiver: int
 
 
-def add_up(steps: Sequence[Sequence[Task]], jobs: int) -> RangeCounts:
+def add_up(
+    steps: Sequence[Sequence[Task[S]]], jobs: int, on_done: Callable[[int], None] | None = None
+) -> S:
     """Do the tasks of each step, once those of the step before are done, and add up what they count.
 
     Parameters
@@ -47,11 +58,13 @@ def add_up(steps: Sequence[Sequence[Task]], jobs: int) -> RangeCounts:
         The tasks; one at least counts something.
     jobs : int
         Processes at the most; with one, everything is done in the calling process.
+    on_done : callable, optional
+        Receives how many more tasks are done.
 
     Returns
     -------
-    RangeCounts
-        The same however many processes there are.
+    Sum
+        Over all tasks; where addition does not depend on order, the same however many processes there are.
 
     Raises
     ------
@@ -60,22 +73,33 @@ def add_up(steps: Sequence[Sequence[Task]], jobs: int) -> RangeCounts:
     """
     jobs = min(jobs, max(map(len, steps)))
     if jobs <= 1 or sys.platform != "linux":
-        counts = (task() for step in steps for task in step)
+        counts = (_done(task, on_done) for step in steps for task in step)
         return functools.reduce(operator.add, (each for each in counts if each is not None))
-    with _Workers([task for step in steps for task in step], jobs) as workers:
+    with _Workers([task for step in steps for task in step], jobs, on_done) as workers:
         first = 0
         for step in steps:
             for start in range(first, first + len(step), _SENT_AT_ONCE):
                 workers.do(range(start, min(start + _SENT_AT_ONCE, first + len(step))))
             first += len(step)
-        return functools.reduce(operator.add, workers.sums())
+        total: S = functools.reduce(operator.add, workers.sums())
+        return total
+
+
+def _done(task: Task[S], on_done: Callable[[int], None] | None) -> S | None:
+    counts = task()
+    if on_done:
+        on_done(1)
+    return counts
 
 
 class _Workers:
     """Processes that do tasks by their numbers; whoever reads one has that task."""
 
-    def __init__(self, tasks: Sequence[Task], jobs: int) -> None:
+    def __init__(
+        self, tasks: Sequence[Task[Any]], jobs: int, on_done: Callable[[int], None] | None
+    ) -> None:
         self._tasks = tasks
+        self._on_done = on_done
         self._workers: list[_Worker] = []
         self._pipes = [*os.pipe(), *os.pipe()]
         with starting_processes(self.stop):
@@ -114,9 +138,9 @@ class _Workers:
             # What the main process has buffered and registered for its end is not this process's to do.
             os._exit(status)
 
-    def _work(self, numbers: int, answers: int, parent: int) -> RangeCounts | WorkerError | None:
-        """Do tasks in a process of its own until there are no more."""
-        total = None
+    def _work(self, numbers: int, answers: int, parent: int) -> object:
+        """Do tasks in a process of its own until there are no more; gives their sum, or an error."""
+        total: Any = None
         try:
             while (number := os.read(numbers, 4)) and os.getppid() == parent:
                 counts = self._tasks[int.from_bytes(number, sys.byteorder)]()
@@ -140,12 +164,15 @@ class _Workers:
             while waiting:
                 for key, _ in selector.select():
                     if key.data is None:
-                        waiting -= len(os.read(self._pipes[2], _SENT_AT_ONCE))
+                        done = len(os.read(self._pipes[2], _SENT_AT_ONCE))
+                        waiting -= done
+                        if self._on_done:
+                            self._on_done(done)
                     else:
                         self._result(key.data)
                         raise WorkerError("a worker process ended before its work was done")
 
-    def sums(self) -> Iterator[RangeCounts]:
+    def sums(self) -> Iterator[Any]:
         """Tell workers that there are no more tasks, and give what each has counted."""
         os.close(self._pipes[1])
         self._pipes[1] = -1
@@ -154,7 +181,7 @@ class _Workers:
             if total is not None:
                 yield total
 
-    def _result(self, worker: _Worker) -> RangeCounts | None:
+    def _result(self, worker: _Worker) -> object:
         """Wait for the end of a worker, which is then none any more."""
         with open(worker.receiver, "rb", closefd=False) as pipe:
             content = pipe.read()
@@ -167,7 +194,7 @@ class _Workers:
                 f"a worker process ended with {ended} before its work was done",
                 advice="see the kernel log for why, and try --jobs 1",
             )
-        result: RangeCounts | WorkerError | None = pickle.loads(content)  # noqa: S301  # of our own
+        result = pickle.loads(content)  # noqa: S301  # of our own
         if isinstance(result, WorkerError):
             raise result
         return result

@@ -134,7 +134,8 @@ def prefetch() -> Prefetch:
     return Prefetch(
         Basis.DISK, Kind.BOUNDED, 0, 15_000_000, pooled, None,
         FilePages(
-            (DiskBlocks("debian[bold].raw", 262_144, 100_000, 150_000),),
+            (DiskBlocks("debian[bold].raw", 262_144, 100_000, 150_000),
+             DiskBlocks("other.raw", 10_000, 4_000, 0)),
             (
                 VmFilePages("web01.raw", 68_435_455, Whereabouts(20_000_000, 19_000_000, 400_000, 600_000),
                             19_900_000),
@@ -147,5 +148,12 @@ def prefetch() -> Prefetch:
             BalanceStep(1, "web01.raw", 20_000_000, 0, 100_000, 19_900_000, 20_000_000),
             BalanceStep(2, ODD_NAME, 20_060_000, 139_000, 139_000, 19_921_000, 19_921_000),
         ),
-        (Caveat("disk-not-aligned", "few blocks of the disk are found", "align partitions to 4 KB"),),
+        (
+            Caveat(
+                "disk-without-file-pages",
+                "none of its 6,000 blocks other than zero (23.4 MiB) equals a page of memory",
+                "check that it is a disk of one of the guests, neither encrypted nor compressed",
+                "other.raw",
+            ),
+        ),
     )  # fmt: skip

@@ -1,0 +1,206 @@
+"""Pages that may be twins: sketches that ASLR leaves alone, joined by sorting.
+
+A slide is a multiple of 4 KB, so an address keeps its lowest 12 bits wherever it is moved. The words of a
+page are reduced to these, pieces of a few words are hashed together with their place in the page, and pages
+that have a piece in common which few others have are candidates. What is told by no address is told by its
+lowest 12 bits, too, so no word has to be taken for an address or not.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import numpy as np
+
+from hvshare.erosion.aslr_words import IN_PAGE, mix, opens_group
+from hvshare.sharing.range_pool import add_up
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from hvshare.erosion.page_store import PageStore
+
+_PIECE_WORDS: Final = 4
+_SLICE_PAGES: Final = 4096
+_MOST_PIECES: Final = 1 << 24
+"""Beyond so many pieces a sample is taken, so that memory stays bounded; twins keep the same ones."""
+
+MOST_ALIKE: Final = 16
+"""A piece that more pages have tells nothing."""
+
+_CANDIDATES: Final = 4
+"""Of each page; tried on real guests, more found nothing further."""
+
+_NEIGHBOURS: Final = 3
+
+
+class Sketches(NamedTuple):
+    """Pieces of pages: parts of a whole that add up.
+
+    Attributes
+    ----------
+    pieces : ndarray of uint64
+        Hashes of pieces.
+    pages : ndarray of int64
+        The page that each piece is of.
+    wholes : ndarray of uint64
+        A hash of all reduced words for each page in `of`.
+    of : ndarray of int64
+        Pages.
+    """
+
+    pieces: NDArray[np.uint64]
+    pages: NDArray[np.int64]
+    wholes: NDArray[np.uint64]
+    of: NDArray[np.int64]
+
+    def __add__(self, other: object) -> Sketches:
+        """Put the sketches of two parts together."""
+        if not isinstance(other, Sketches):
+            return NotImplemented
+        return Sketches(*(np.concatenate(both) for both in zip(self, other, strict=True)))
+
+
+def candidates(
+    store: PageStore, jobs: int, on_pages: Callable[[int], None] | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Find pairs of pages that may be twins at the same place in the page.
+
+    Parameters
+    ----------
+    store : PageStore
+        The pages.
+    jobs : int
+        Processes at the most.
+    on_pages : callable, optional
+        Receives how many more pages are sketched.
+
+    Returns
+    -------
+    first, second : ndarray of int64, shape (pairs,)
+        Numbers of pages, the lower one first; each pair once.
+    """
+    share = min(1.0, _MOST_PIECES / max(1, store.pages * 128))
+    threshold = np.uint64(min(int(share * 2.0**64), (1 << 64) - 1))
+    tasks = [
+        partial(_sketch, store, start, min(start + _SLICE_PAGES, store.pages), threshold)
+        for start in range(0, store.pages, _SLICE_PAGES)
+    ]
+    sketches: Sketches = add_up(
+        [tasks], jobs, None if on_pages is None else lambda done: on_pages(done * _SLICE_PAGES)
+    )
+    first, second, counts = _join(sketches.pieces, sketches.pages, store.pages)
+    best = best_of_each(first, second, counts, _CANDIDATES)
+    pairs = [first[best] << np.int64(32) | second[best]]
+    order = np.argsort(sketches.wholes, kind="stable")
+    wholes, of = sketches.wholes[order], sketches.of[order]
+    for distance in range(1, _NEIGHBOURS + 1):
+        alike = np.flatnonzero(wholes[distance:] == wholes[:-distance])
+        one, other = of[alike], of[alike + distance]
+        pairs.append(np.minimum(one, other) << np.int64(32) | np.maximum(one, other))
+    joined = np.sort(np.concatenate(pairs))
+    joined = joined[opens_group(joined.view(np.uint64))]
+    return joined >> np.int64(32), joined & np.int64(0xFFFF_FFFF)
+
+
+def _sketch(store: PageStore, start: int, end: int, threshold: np.uint64) -> Sketches:
+    reduced = store.slice(start, end) & IN_PAGE
+    pieces = np.zeros((end - start, reduced.shape[1] // _PIECE_WORDS), np.uint64)
+    blank = np.ones(pieces.shape, bool)
+    for place in range(_PIECE_WORDS):
+        column = reduced[:, place::_PIECE_WORDS]
+        pieces = mix(pieces, column)
+        blank &= column == 0
+    pieces = mix(pieces, np.broadcast_to(np.arange(pieces.shape[1], dtype=np.uint64), pieces.shape))
+    wholes = pieces.sum(axis=1)
+    rows, columns = np.nonzero(~blank & (pieces <= threshold))
+    return Sketches(pieces[rows, columns], rows + start, wholes, np.arange(start, end))
+
+
+def _join(
+    pieces: NDArray[np.uint64], pages: NDArray[np.int64], total: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Pair pages that have pieces in common, and count these."""
+    # The page takes the place of bits that almost never decide, so that a plain sort brings both in order.
+    shift = np.uint64(max(1, (total - 1).bit_length()))
+    mask = (np.uint64(1) << shift) - np.uint64(1)
+    keys = (pieces & ~mask) | pages.astype(np.uint64)
+    keys.sort()
+    page = (keys & mask).astype(np.int64)
+    keys >>= shift
+    pairs = [
+        page[one] << np.int64(32) | page[other] for one, other in pairs_in_groups(keys, MOST_ALIKE)
+    ]
+    joined = np.sort(np.concatenate(pairs))
+    starts = np.flatnonzero(opens_group(joined.view(np.uint64)))
+    counts = np.diff(np.append(starts, len(joined)))
+    joined = joined[starts]
+    return joined >> np.int64(32), joined & np.int64(0xFFFF_FFFF), counts
+
+
+def pairs_in_groups(
+    ordered: NDArray[np.uint64], most: int
+) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Pair the members of each group of equal values, where there are no more than some.
+
+    Parameters
+    ----------
+    ordered : ndarray of uint64, shape (n,)
+        Values in ascending order.
+    most : int
+        Members of a group at the most.
+
+    Returns
+    -------
+    list of (ndarray of int64, ndarray of int64)
+        Indexes of the lower and the upper member of pairs, by how far apart they are.
+
+    Examples
+    --------
+    >>> values = np.array([3, 5, 5, 5], np.uint64)
+    >>> [(one.tolist(), other.tolist()) for one, other in pairs_in_groups(values, 4)]
+    [([1, 2], [2, 3]), ([1], [3]), ([], [])]
+    """
+    starts = np.flatnonzero(opens_group(ordered))
+    counts = np.diff(np.append(starts, len(ordered)))
+    chosen = (counts > 1) & (counts <= most)
+    starts, counts = starts[chosen], counts[chosen]
+    pairs = []
+    for distance in range(1, most):
+        wide = counts > distance
+        times = counts[wide] - distance
+        before = np.cumsum(times) - times
+        one = np.repeat(starts[wide] - before, times) + np.arange(int(times.sum()))
+        pairs.append((one, one + distance))
+    return pairs
+
+
+def best_of_each(
+    first: NDArray[np.int64], second: NDArray[np.int64], scores: NDArray[np.int64], most: int
+) -> NDArray[np.bool_]:
+    """Choose the pairs that are among the best of either of their pages.
+
+    Parameters
+    ----------
+    first, second, scores : ndarray of int64, shape (pairs,)
+        Pages and how good a pair is.
+    most : int
+        How many of a page.
+
+    Returns
+    -------
+    ndarray of bool, shape (pairs,)
+    """
+    chosen = np.zeros(len(first), bool)
+    bits = np.int64(20)
+    worst = (np.int64(1) << bits) - 1 - np.minimum(scores, (np.int64(1) << bits) - 1)
+    for page in (first, second):
+        order = np.argsort(page << bits | worst, kind="stable")
+        starts = opens_group(page[order].view(np.uint64))
+        place = np.arange(len(order))
+        rank = place - np.maximum.accumulate(np.where(starts, place, 0))
+        chosen[order[rank < most]] = True
+    return chosen
