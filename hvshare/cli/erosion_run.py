@@ -71,9 +71,6 @@ def run(
         finds_aslr = ASLR in sections and all(map(_is_rereadable, inputs.images))
         with deferred_interrupts():
             from hvshare.erosion.measure import measure_erosion
-
-            if finds_aslr:
-                import hvshare.erosion.aslr  # noqa: F401
         with talk.passes() as passes:
             report = measure_erosion(
                 measured,

@@ -123,7 +123,9 @@ class Contents:
         return saved_self, saved - saved_self
 
     def spaces(self, first: NDArray[np.int64], second: NDArray[np.int64]) -> tuple[NDArray[np.int64], ...]:
-        """Choose for pairs of contents the VMs between which to compare them: two VMs where that can be.
+        """Choose for pairs of contents the VMs between which to compare them: within one where that can be.
+
+        Contents that one VM holds both are told apart there, whatever is different in another.
 
         Parameters
         ----------
@@ -136,10 +138,11 @@ class Contents:
             The pairs, turned so that the first VM has the lower number; and the number of the two VMs
             together, `first VM * vms + second VM`.
         """
-        one, other = self.first_vm[first], self.last_vm[second]
-        swap = one == other
-        one = np.where(swap, self.last_vm[first], one)
-        other = np.where(swap, self.first_vm[second], other)
+        one, other = self.first_vm[first], self.first_vm[second]
+        for of_first in (self.first_vm[first], self.last_vm[first]):
+            for of_second in (self.first_vm[second], self.last_vm[second]):
+                common = of_first == of_second
+                one, other = np.where(common, of_first, one), np.where(common, of_first, other)
         turned = one > other
         pairs = np.where(turned, second, first), np.where(turned, first, second)
         low, high = np.minimum(one, other).astype(np.int64), np.maximum(one, other)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from hvshare.erosion.page_store import PageStore
+    from hvshare.sharing.range_pool import Task
 
 _BATCH_PAIRS: Final = 1024
 _CLOSE_WORDS: Final = 32
@@ -118,7 +119,7 @@ def screen(
     others : ndarray of int64
         How many of their words differ by other distances than multiples of 4 KB.
     """
-    tasks = [
+    tasks: list[Task[Screened]] = [
         partial(_screen, store, first, second, start) for start in range(0, len(first), 2 * _BATCH_PAIRS)
     ]
     empty = Screened(np.empty(0, np.int64), np.empty(0, np.int64))
@@ -138,9 +139,7 @@ def screen(
     return pairs[keep], others[keep]
 
 
-def _screen(
-    store: PageStore, first: NDArray[np.int64], second: NDArray[np.int64], start: int
-) -> Screened:
+def _screen(store: PageStore, first: NDArray[np.int64], second: NDArray[np.int64], start: int) -> Screened:
     end = min(start + 2 * _BATCH_PAIRS, len(first))
     apart = store.rows(second[start:end]) - store.rows(first[start:end])
     others = np.count_nonzero(apart & IN_PAGE, axis=1)
@@ -178,7 +177,7 @@ def find_moves(
         Of pairs that are not torn.
     """
     close = np.flatnonzero(others <= _CLOSE_WORDS)
-    tasks = [
+    tasks: list[Task[Moves]] = [
         partial(_moves, store, first, second, close[start : start + _BATCH_PAIRS])
         for start in range(0, len(close), _BATCH_PAIRS)
     ]
@@ -207,7 +206,5 @@ def _moves(
     return Moves(pairs[row[once]], moved[once] >> PAGE_BITS, distance[once], pairs[torn])
 
 
-def _scaled(
-    on_pairs: Callable[[int], None] | None, size: int
-) -> Callable[[int], None] | None:
+def _scaled(on_pairs: Callable[[int], None] | None, size: int) -> Callable[[int], None] | None:
     return None if on_pairs is None else lambda done: on_pairs(done * size)

@@ -12,7 +12,8 @@ class AslrLayer:
     Attributes
     ----------
     name : str
-        ``pointers in data``, ``code`` or ``mixed``, as far as content shows it.
+        ``pointers in data``; ``code`` (fields of 32 bits, and addresses across words); ``mixed``; or
+        ``displaced`` (twins whose contents stand some bytes further on), as far as content shows it.
     pages : int
         Pages of all VMs that are explained.
     saved_frames : int

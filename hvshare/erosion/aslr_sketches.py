@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from hvshare.erosion.page_store import PageStore
+    from hvshare.sharing.range_pool import Task
 
 _PIECE_WORDS: Final = 4
 _SLICE_PAGES: Final = 4096
@@ -85,13 +86,11 @@ def candidates(
     """
     share = min(1.0, _MOST_PIECES / max(1, store.pages * 128))
     threshold = np.uint64(min(int(share * 2.0**64), (1 << 64) - 1))
-    tasks = [
+    tasks: list[Task[Sketches]] = [
         partial(_sketch, store, start, min(start + _SLICE_PAGES, store.pages), threshold)
         for start in range(0, store.pages, _SLICE_PAGES)
     ]
-    sketches: Sketches = add_up(
-        [tasks], jobs, None if on_pages is None else lambda done: on_pages(done * _SLICE_PAGES)
-    )
+    sketches = add_up([tasks], jobs, None if on_pages is None else lambda done: on_pages(done * _SLICE_PAGES))
     first, second, counts = _join(sketches.pieces, sketches.pages, store.pages)
     best = best_of_each(first, second, counts, _CANDIDATES)
     pairs = [first[best] << np.int64(32) | second[best]]
@@ -131,9 +130,7 @@ def _join(
     keys.sort()
     page = (keys & mask).astype(np.int64)
     keys >>= shift
-    pairs = [
-        page[one] << np.int64(32) | page[other] for one, other in pairs_in_groups(keys, MOST_ALIKE)
-    ]
+    pairs = [page[one] << np.int64(32) | page[other] for one, other in pairs_in_groups(keys, MOST_ALIKE)]
     joined = np.sort(np.concatenate(pairs))
     starts = np.flatnonzero(opens_group(joined.view(np.uint64)))
     counts = np.diff(np.append(starts, len(joined)))

@@ -60,9 +60,15 @@ class Votes(NamedTuple):
     twins: NDArray[np.int64]
     twins_of_region: NDArray[np.int64]
 
-    def chosen(self, rows: NDArray[np.bool_]) -> Votes:
+    def chosen(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> Votes:
         """Keep some of them."""
-        return Votes(*(column[rows] for column in self))
+        return Votes(
+            self.spaces[rows],
+            self.places[rows],
+            self.distances[rows],
+            self.twins[rows],
+            self.twins_of_region[rows],
+        )
 
 
 def gather(
@@ -92,16 +98,16 @@ def gather(
     one, other = np.concatenate((one, other[within])), np.concatenate((other, one[within]))
     place = np.concatenate((place, (place[within] + distance[within]) & _WITHIN))
     distance = np.concatenate((distance, (np.uint64(0) - distance[within]) & _WITHIN))
-    groups, rows = _groups(mix(space.astype(np.uint64), place, distance))
-    twins = _fewer_pages(groups, one, other)
-    regions, _ = _groups(mix(space.astype(np.uint64), place >> REGION_PAGES, distance))
-    of_region = _fewer_pages(regions, one, other)[regions[rows]]
+    groups, rows = count_groups(mix(space.astype(np.uint64), place, distance))
+    twins = fewer_pages(groups, one, other)
+    regions, _ = count_groups(mix(space.astype(np.uint64), place >> REGION_PAGES, distance))
+    of_region = fewer_pages(regions, one, other)[regions[rows]]
     votes = Votes(space[rows], place[rows], distance[rows], twins, of_region)
     return votes.chosen(of_region >= _LEAST_TWINS)
 
 
-def _groups(keys: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Number the groups of equal keys: the group of each row, and a row of each group."""
+def count_groups(keys: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Tell the group of equal keys that each row belongs to, and a row of each group."""
     order = np.argsort(keys)
     opens = opens_group(keys[order])
     groups = np.empty(len(keys), np.int64)
@@ -109,10 +115,10 @@ def _groups(keys: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int
     return groups, order[opens]
 
 
-def _fewer_pages(
+def fewer_pages(
     groups: NDArray[np.int64], first: NDArray[np.int64], second: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Count the different pages of each group on either side, and take the fewer."""
+    """Count the different pages of each group on either side of pairs, and take the fewer."""
     count = int(groups.max(initial=-1)) + 1
     sides = [
         np.bincount(sorted_unique(groups << np.int64(32) | pages) >> np.int64(32), minlength=count)
@@ -160,6 +166,7 @@ def elect(
     against = target == unmoved
     out = within & (kernel | (source == target))
     out |= ~kernel & against & (stay_score >= score)
+    out |= ~kernel & ~mappings.align(first_vm, votes.places, second_vm, votes.distances)
     of_kernel = np.flatnonzero(kernel & ~out)
     out[of_kernel] = ~_leads(
         votes.chosen(of_kernel), source[of_kernel], target[of_kernel], (stayed * against)[of_kernel]
@@ -178,12 +185,12 @@ def _leads(
     if not len(source):
         return np.zeros(0, bool)
     between = mix(votes.spaces.astype(np.uint64), source.astype(np.uint64), target.astype(np.uint64))
-    groups, _ = _groups(between)
-    candidates, _ = _groups(mix(between, votes.distances))
+    groups, _ = count_groups(between)
+    candidates, _ = count_groups(mix(between, votes.distances))
     total = np.bincount(candidates, weights=votes.twins)[candidates]
     most = np.zeros(int(groups.max()) + 1)
     np.maximum.at(most, groups, total)
-    _, once = _groups(mix(between, votes.places))
+    _, once = count_groups(mix(between, votes.places))
     staying = np.bincount(groups[once], weights=stayed[once], minlength=len(most))
     leads: NDArray[np.bool_] = (total == most[groups]) & (total > staying[groups])
     return leads

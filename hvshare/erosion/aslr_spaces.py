@@ -26,7 +26,14 @@ _LEAST_ADDRESSES: Final = 64
 _GAP: Final = 4
 """Regions that are no further apart belong to one mapping."""
 
-_REGIONS: Final = 27  # bits of a region's number
+_PLACES: Final = 36  # bits of a page's number
+_LEAST_AT_END: Final = 8
+_CLOSE: Final = 384
+"""Pages by which the ends of alike mappings may be apart, as they are seen by what points there: less than
+the 2 MB to which large mappings are aligned."""
+
+_SMALL: Final = np.uint64(1 << 32 >> 12)
+"""Below 4 GB, numbers are taken for addresses so often that mappings have no ends."""
 
 
 class _Pointed(NamedTuple):
@@ -57,11 +64,25 @@ class Mappings:
     ----------
     regions : list of ndarray of int64
         For each VM the regions of 2 MB that many words point into, ascending.
+    places : list of ndarray of int64
+        For each VM the pages of address spaces that some words point into, ascending.
     """
 
-    def __init__(self, regions: list[NDArray[np.int64]]) -> None:
+    def __init__(self, regions: list[NDArray[np.int64]], places: list[NDArray[np.int64]]) -> None:
         self._regions = regions
         self._numbers = [np.cumsum(np.diff(each, prepend=each[:1]) > _GAP) for each in regions]
+        self._ends: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
+        for vm, pointed in enumerate(places):
+            number = self.numbers(np.full(len(pointed), vm), pointed.astype(np.uint64))
+            inside, number = pointed[number >= 0], number[number >= 0]
+            # Numbers ascend with places, so each mapping's places follow each other.
+            each = np.arange(int(self._numbers[vm].max(initial=-1)) + 1)
+            low = np.searchsorted(number, each, "left")
+            high = np.searchsorted(number, each, "right")
+            known = high > low
+            first, last = np.full(len(each), -1), np.full(len(each), -1)
+            first[known], last[known] = inside[low[known]], inside[high[known] - 1]
+            self._ends.append((first, last))
 
     @classmethod
     def of(
@@ -89,9 +110,59 @@ class Mappings:
         ]
         done = None if on_pages is None else lambda tasks: on_pages(tasks * _SLICE_PAGES)
         pointed = add_up([tasks], jobs, done)
-        often = pointed.keys[pointed.counts >= _LEAST_ADDRESSES]
-        region = often & ((1 << _REGIONS) - 1)
-        return cls([region[often >> _REGIONS == vm] for vm in range(contents.vms)])
+        place_bits = int(REGION_BITS - PAGE_BITS)
+        by_region = _sum(pointed.keys >> place_bits, pointed.counts)
+        often = by_region.keys[by_region.counts >= _LEAST_ADDRESSES]
+        seen = pointed.keys[pointed.counts >= _LEAST_AT_END]
+        region_bits = _PLACES - place_bits
+        return cls(
+            [often[often >> region_bits == vm] & ((1 << region_bits) - 1) for vm in range(contents.vms)],
+            [seen[seen >> _PLACES == vm] & ((1 << _PLACES) - 1) for vm in range(contents.vms)],
+        )
+
+    def align(
+        self,
+        first_vm: NDArray[np.int64],
+        places: NDArray[np.uint64],
+        second_vm: NDArray[np.int64],
+        distances: NDArray[np.uint64],
+    ) -> NDArray[np.bool_]:
+        """Tell whether distances bring an end of a mapping to that of another.
+
+        Two programs that are laid out alike have their mappings start or end alike. Where they are not, a
+        library that both have still moved by one distance, which it would be apart without ASLR, too.
+
+        Parameters
+        ----------
+        first_vm, second_vm : ndarray of int64, shape (n,)
+            Numbers of VMs.
+        places : ndarray of uint64, shape (n,)
+            Numbers of pages of an address space of the first VM.
+        distances : ndarray of uint64, shape (n,)
+            In pages, modulo 2**36.
+
+        Returns
+        -------
+        ndarray of bool, shape (n,)
+            True also where that cannot be told.
+        """
+        moved = (places + distances) & np.uint64((1 << _PLACES) - 1)
+        source, target = self.numbers(first_vm, places), self.numbers(second_vm, moved)
+        by = distances.astype(np.int64)
+        by = np.where(by >= 1 << (_PLACES - 1), by - (1 << _PLACES), by)
+        aligned = np.zeros(len(places), bool)
+        told = (source >= 0) & (target >= 0) & (places >= _SMALL) & (moved >= _SMALL)
+        for end in (0, 1):
+            here, there = self._end(first_vm, source, end), self._end(second_vm, target, end)
+            aligned |= np.abs(there - here - by) <= _CLOSE
+        return aligned | ~told
+
+    def _end(self, vm: NDArray[np.int64], number: NDArray[np.int64], end: int) -> NDArray[np.int64]:
+        found = np.full(len(vm), -1, np.int64)
+        for each, ends in enumerate(self._ends):
+            here = np.flatnonzero((vm == each) & (number >= 0))
+            found[here] = ends[end][number[here]]
+        return found
 
     def numbers(self, vm: NDArray[np.int64], places: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Tell in which mapping of a VM some pages of an address space lie.
@@ -129,9 +200,9 @@ def _count(store: PageStore, contents: Contents, start: int) -> _Pointed:
     end = min(start + _SLICE_PAGES, store.pages)
     words = store.slice(start, end)
     row, column = np.nonzero(is_canonical(words))
-    regions = ((words[row, column] & ADDRESS) >> REGION_BITS).astype(np.int64)
+    places = ((words[row, column] & ADDRESS) >> PAGE_BITS).astype(np.int64)
     parts = [
-        holder[start:end][row].astype(np.int64) << _REGIONS | regions
+        holder[start:end][row].astype(np.int64) << _PLACES | places
         for holder in (contents.first_vm, contents.last_vm)
     ]
     apart = (contents.first_vm != contents.last_vm)[start:end][row]

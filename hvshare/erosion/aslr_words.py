@@ -26,6 +26,10 @@ LEAST_ADDRESS: Final = np.uint64(1 << 21)
 KERNEL_HALF: Final = np.uint64(1 << 47)
 """Addresses from here on are the kernel's: one address space a VM."""
 
+KERNEL_CODE: Final = np.uint64(0xFFFF_8000_0000)
+"""The highest 2 GB, the reach of a field of 32 bits: the kernel's image and modules (Linux,
+Documentation/arch/x86/x86_64/mm.rst)."""
+
 _FACTOR: Final = np.uint64(0x9E37_79B9_7F4A_7C15)  # 2**64 / golden ratio, odd: Knuth, TAOCP 3, 6.4
 _SHIFT: Final = np.uint64(29)
 
@@ -69,7 +73,8 @@ def is_in(keys: Words, ordered: Words) -> NDArray[np.bool_]:
 def is_canonical(words: Words) -> NDArray[np.bool_]:
     """Tell which words may be addresses as they are: bits 47 to 63 alike (AMD64 manual, volume 2, 1.1.3)."""
     high = words >> np.uint64(47)
-    return ((high == 0) | (high == np.uint64(0x1FFFF))) & (words >= LEAST_ADDRESS)
+    canonical: NDArray[np.bool_] = (high == 0) | (high == np.uint64(0x1FFFF))
+    return canonical & (words >= LEAST_ADDRESS)
 
 
 def moved_words(words: Words, of_twin: Words) -> NDArray[np.bool_]:
@@ -85,12 +90,8 @@ def moved_words(words: Words, of_twin: Words) -> NDArray[np.bool_]:
     ndarray of bool
     """
     apart = words ^ of_twin
-    return (
-        (apart != 0)
-        & (((of_twin - words) & IN_PAGE) == 0)
-        & ((apart >> np.uint64(48)) == 0)
-        & ((words & ADDRESS) >= LEAST_ADDRESS)
-    )
+    moved: NDArray[np.bool_] = (apart != 0) & (((of_twin - words) & IN_PAGE) == 0)
+    return moved & ((apart >> np.uint64(48)) == 0) & ((words & ADDRESS) >= LEAST_ADDRESS)
 
 
 def opens_group(ordered: Words) -> NDArray[np.bool_]:

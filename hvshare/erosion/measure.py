@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
+from hvshare.erosion.aslr import measure_aslr
 from hvshare.erosion.caveats import aslr_needs_bytes, one_vm
 from hvshare.erosion.disk_reading import DiskReading
 from hvshare.erosion.large_pages import large_pages_caveats, measure_large_pages
@@ -17,21 +18,12 @@ if TYPE_CHECKING:
 
     from hvshare.caveats import Caveat
     from hvshare.erosion.aslr_result import Aslr
+    from hvshare.erosion.passes import Passes
     from hvshare.erosion.prefetch_result import Prefetch
     from hvshare.fingerprint.fingerprints import Fingerprints
     from hvshare.fingerprint.inputs import Input
     from hvshare.images.image import GuestImage
     from hvshare.sharing.counts import Counts
-
-
-class Passes(Protocol):
-    """Whoever wants to know of passes over pages while they are made."""
-
-    def start(self, name: str, total: int) -> None:
-        """Begin a pass over so many pages; the one before it is over."""
-
-    def advance(self, count: int) -> None:
-        """Count so many more pages as done."""
 
 
 SECTIONS: Final = ("large-pages", "aslr", "prefetch")
@@ -97,8 +89,6 @@ def measure_erosion(
     if "aslr" in sections and not images:
         caveats.append(aslr_needs_bytes())
     elif "aslr" in sections:
-        from hvshare.erosion.aslr import measure_aslr
-
         aslr = measure_aslr(images, fingerprints, jobs=jobs, progress=progress)
     steps: tuple[WaterfallStep, ...] = ()
     if prefetch is not None and set(SECTIONS) <= set(sections):

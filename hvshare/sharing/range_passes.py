@@ -77,11 +77,11 @@ def count_in_passes(
     digests = sum(map(len, vms))
     ranges = max(1, min(_RANGES_OF_A_JOB * jobs, _MOST_RANGES, digests // passes // _RANGE_DIGESTS))
     runs = _Runs(vms, [np.uint64(ZERO_DIGEST), *heavy])
-    steps: list[list[Task]] = []
+    steps: list[list[Task[RangeCounts]]] = []
     for part in _ALL_DIGESTS.split(passes):
         steps.append([partial(runs.fill, number, part) for number in range(len(runs.vm_of))])
         steps.append([partial(runs.count, each, domains, pairs=pairs) for each in part.split(ranges)])
-    counts = add_up(steps, jobs)
+    counts: RangeCounts = add_up(steps, jobs)
     copies_of = runs.apart_of_vms(len(vms))
     return counts + count_apart(copies_of[0], copies_of[1:], domains, pairs=pairs)
 

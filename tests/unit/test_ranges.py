@@ -217,8 +217,8 @@ def test_a_worker_that_dies_is_an_error() -> None:
     def die() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    count: Task = partial(counting, 1)
-    cases: list[list[list[Task]]] = [[[count, die]], [[die, die], [count]]]
+    count: Task[RangeCounts] = partial(counting, 1)
+    cases: list[list[list[Task[RangeCounts]]]] = [[[count, die]], [[die, die], [count]]]
     for steps in cases:
         with pytest.raises(WorkerError, match="signal 9"):
             add_up(steps, jobs=2)
@@ -230,7 +230,8 @@ def test_a_defect_in_a_worker_is_told() -> None:
         raise KeyError("nothing of the sort")
 
     with pytest.raises(WorkerError, match="KeyError: 'nothing of the sort'"):
-        add_up([[partial(counting, 1), fail, partial(counting, 2)]], jobs=3)
+        tasks: list[Task[RangeCounts]] = [partial(counting, 1), fail, partial(counting, 2)]
+        add_up([tasks], jobs=3)
     assert not children(os.getpid())
 
 
@@ -244,8 +245,8 @@ def test_steps_wait_for_each_other() -> None:
     def count() -> RangeCounts:
         return count_range([shared.view(np.uint64)])
 
-    fills: list[Task] = [partial(fill, index) for index in range(50)]
-    steps: list[list[Task]] = [fills, [count, count]]
+    fills: list[Task[RangeCounts]] = [partial(fill, index) for index in range(50)]
+    steps: list[list[Task[RangeCounts]]] = [fills, [count, count]]
     assert add_up(steps, jobs=3).copies == {1: 100}
 
 

@@ -1,0 +1,249 @@
+"""What sharing would save further at 4 KB without ASLR, found in images alone.
+
+The steps, each in a module of its own:
+
+1. One page of each content is kept (`page_store`), and who holds it (`aslr_contents`).
+2. Pages that may be twins are found by sketches that slides leave alone (`aslr_sketches`).
+3. What moved in their pairs votes for slides (`aslr_moves`, `aslr_slides`), against what did not move
+   (`aslr_stays`) and within the mappings that pages point into (`aslr_spaces`).
+4. A pair is explained if every byte that differs belongs to an address that moved by the slide of where it
+   points, or is derived from one (`aslr_twins`).
+5. What has no twin at the same place in the page may have one some bytes further on (`aslr_displaced`,
+   `aslr_drifts`).
+6. Contents of explained pairs are taken for one (`aslr_classes`), and counted as all sharing is. That is the
+   lower bound; with the pairs in which little else differs it is the upper one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import numpy as np
+
+from hvshare.erosion.aslr_classes import in_company, join_classes
+from hvshare.erosion.aslr_constants import list_constants
+from hvshare.erosion.aslr_contents import Contents, sorted_unique
+from hvshare.erosion.aslr_displaced import Displaced, displaced_candidates
+from hvshare.erosion.aslr_drifts import elect_drifts, judge
+from hvshare.erosion.aslr_moves import find_moves, screen
+from hvshare.erosion.aslr_remainder import is_page_table
+from hvshare.erosion.aslr_result import Aslr, AslrLayer, AslrRemainder
+from hvshare.erosion.aslr_sketches import candidates
+from hvshare.erosion.aslr_slides import elect, gather
+from hvshare.erosion.aslr_spaces import Mappings
+from hvshare.erosion.aslr_stays import count_stays
+from hvshare.erosion.aslr_twins import explain
+from hvshare.erosion.page_store import PageStore
+from hvshare.fingerprint.workers import default_jobs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from hvshare.erosion.aslr_result import AslrConstant
+    from hvshare.erosion.aslr_slides import Votes
+    from hvshare.erosion.passes import Passes
+    from hvshare.fingerprint.fingerprints import Fingerprints
+    from hvshare.images.image import GuestImage
+
+NEAR_WORDS: Final = 64
+"""An eighth of a page: near twins differ in no more words that nothing explains."""
+
+BOOKKEEPING_WORDS: Final = 8
+"""Words of displaced twins that may differ otherwise: what an allocator writes at the start of a page stays
+there while objects move up."""
+
+_LEAST_MOVED: Final = 4
+"""Words of displaced twins that a slide moved: without any, they are displaced for other reasons."""
+
+
+class _Twins(NamedTuple):
+    """Pairs, and how much of them is left unexplained."""
+
+    first: NDArray[np.int64]
+    second: NDArray[np.int64]
+    left: NDArray[np.int64]
+
+    def up_to(self, most: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        rows = self.left <= most
+        return self.first[rows], self.second[rows]
+
+
+def measure_aslr(
+    images: Sequence[GuestImage],
+    fingerprints: Sequence[Fingerprints],
+    *,
+    jobs: int | None = None,
+    progress: Passes | None = None,
+) -> Aslr:
+    """Bound what sharing would save further at 4 KB without ASLR.
+
+    Parameters
+    ----------
+    images : sequence of GuestImage
+        Opened; they are read once again.
+    fingerprints : sequence of Fingerprints
+        Of these images, in the same order.
+    jobs : int, optional
+        Processes at the most; one a processor by default.
+    progress : Passes, optional
+        Told of the passes.
+
+    Returns
+    -------
+    Aslr
+
+    Raises
+    ------
+    ImageError
+        If an image cannot be read again or has changed.
+    ResourceError
+        If there is no room for a temporary file with a page of each content.
+    WorkerError
+        If a process ends without having done its work.
+    """
+    contents = Contents.of(fingerprints)
+    if not len(contents):
+        return _result(contents, np.empty(0, np.int64), (), np.empty(0, np.int64), (), ())
+    with PageStore(contents) as store:
+        present = sum(len(each.digests) for each in fingerprints)
+        store.fill(images, fingerprints, _pass(progress, "Keeping pages", present))
+        return _Search(store, contents, fingerprints, jobs or default_jobs(), progress).run()
+
+
+def _pass(progress: Passes | None, name: str, total: int) -> Callable[[int], None] | None:
+    if progress is None:
+        return None
+    progress.start(name, total)
+    return progress.advance
+
+
+class _Search:
+    """The search for twins among kept pages."""
+
+    def __init__(
+        self,
+        store: PageStore,
+        contents: Contents,
+        fingerprints: Sequence[Fingerprints],
+        jobs: int,
+        progress: Passes | None,
+    ) -> None:
+        self._store = store
+        self._contents = contents
+        self._fingerprints = fingerprints
+        self._jobs = jobs
+        self._progress = progress
+
+    def run(self) -> Aslr:
+        store, contents, jobs = self._store, self._contents, self._jobs
+        one, other = candidates(store, jobs, self._pass("Sketching pages", len(contents)))
+        chosen, others = screen(store, one, other, jobs, self._pass("Comparing pairs", len(one)))
+        first, second, spaces = contents.spaces(one[chosen], other[chosen])
+        moves = find_moves(store, first, second, others, jobs, self._pass("Finding slides", len(first)))
+        mappings = Mappings.of(store, contents, jobs, self._pass("Finding mappings", len(contents)))
+        votes = gather(moves, first, second, spaces, contents.vms)
+        places = sorted_unique(votes.places.astype(np.int64)).astype(np.uint64)
+        stays = count_stays(store, contents, places, jobs)
+        slides = elect(votes, stays, places, contents, mappings)
+        passes = self._pass("Explaining pairs", len(first))
+        explained = explain(store, first, second, spaces, slides, jobs, passes)
+        left = explained.left.copy()
+        left[moves.torn] = NEAR_WORDS + 1
+        twins = _Twins(first, second, left)
+        classes = np.arange(len(contents))
+        layers = []
+        pointers = (explained.fields == 0) & (left == 0)
+        code = (explained.pointers == 0) & (left == 0) & ~pointers
+        for name, rows in (
+            ("pointers in data", pointers),
+            ("code", code),
+            ("mixed", (left == 0) & ~pointers & ~code),
+        ):
+            joined = join_classes(classes, first[rows], second[rows])
+            layers.append(self._layer(name, classes, joined))
+            classes = joined
+        displaced = self._displaced(classes, slides, mappings)
+        joined = join_classes(classes, *displaced.up_to(BOOKKEEPING_WORDS))
+        layers.append(self._layer("displaced", classes, joined))
+        near = join_classes(joined, *twins.up_to(NEAR_WORDS))
+        near = join_classes(near, *displaced.up_to(NEAR_WORDS))
+        constants = list_constants(
+            moves, slides, explained, first, spaces, [each.name for each in self._fingerprints]
+        )
+        seen = np.zeros(len(contents), bool)
+        seen[first], seen[second] = True, True
+        remainder = self._remainder(joined, near, seen)
+        return _result(contents, joined, tuple(layers), near, constants, remainder)
+
+    def _pass(self, name: str, total: int) -> Callable[[int], None] | None:
+        return _pass(self._progress, name, total)
+
+    def _displaced(self, classes: NDArray[np.int64], slides: Votes, mappings: Mappings) -> _Twins:
+        """Find twins at different places in the page, of pages that have no copy."""
+        store, contents, jobs = self._store, self._contents, self._jobs
+        alone = np.flatnonzero(contents.pages == 1)
+        found = displaced_candidates(store, alone, classes, jobs, self._pass("Marking pages", len(alone)))
+        first, second, spaces = contents.spaces(found.first, found.second)
+        pairs = Displaced(first, second, np.where(first == found.first, found.words, -found.words))
+        passes = self._pass("Finding displaced slides", len(first))
+        drifts = elect_drifts(store, pairs, spaces, slides, mappings, contents.vms, jobs, passes)
+        passes = self._pass("Explaining displaced pairs", len(first))
+        judged = judge(store, pairs, spaces, drifts, jobs, passes)
+        left = np.where(judged.moved >= _LEAST_MOVED, judged.left, NEAR_WORDS + 1)
+        return _Twins(first, second, left)
+
+    def _layer(self, name: str, before: NDArray[np.int64], after: NDArray[np.int64]) -> AslrLayer:
+        new = in_company(after) & ~in_company(before)
+        saved = len(sorted_unique(before)) - len(sorted_unique(after))
+        return AslrLayer(name, int(self._contents.pages[new].sum()), saved)
+
+    def _remainder(
+        self, explained: NDArray[np.int64], near: NDArray[np.int64], seen: NDArray[np.bool_]
+    ) -> tuple[AslrRemainder, ...]:
+        """Tell apart what has no copy and is not explained."""
+        open_ = (self._contents.pages == 1) & ~in_company(explained)
+        is_near = open_ & in_company(near)
+        rest = np.flatnonzero(open_ & ~is_near)
+        table = np.zeros(len(open_), bool)
+        table[rest] = is_page_table(
+            self._store, rest, max(int(each.runs.end_gfn) for each in self._fingerprints)
+        )
+        other = open_ & ~is_near & ~table
+        return tuple(
+            AslrRemainder(name, int(np.count_nonzero(rows)))
+            for name, rows in (
+                ("near", is_near),
+                ("page table", table),
+                ("differs otherwise", other & seen),
+                ("no twin", other & ~seen),
+            )
+        )
+
+
+def _result(
+    contents: Contents,
+    explained: NDArray[np.int64],
+    layers: tuple[AslrLayer, ...],
+    near: NDArray[np.int64],
+    constants: tuple[AslrConstant, ...],
+    remainder: tuple[AslrRemainder, ...],
+) -> Aslr:
+    saved_self, saved_inter = contents.saved(explained)
+    upper = sum(contents.saved(near))
+    together, further = in_company(explained), in_company(near)
+    return Aslr(
+        nonzero_pages=int(contents.pages.sum()),
+        unmatched_pages=int(np.count_nonzero(contents.pages == 1)),
+        explained_pages=int(contents.pages[together].sum()),
+        explained_saved_frames=saved_self + saved_inter,
+        explained_saved_self=saved_self,
+        explained_saved_inter=saved_inter,
+        near_pages=int(contents.pages[further & ~together].sum()),
+        near_saved_frames=upper - saved_self - saved_inter,
+        upper_saved_frames=upper,
+        layers=layers,
+        constants=constants,
+        remainder=remainder,
+    )

@@ -1,0 +1,102 @@
+"""The distances by which addresses moved, for people who want to check them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from hvshare.erosion.aslr_contents import sorted_unique
+from hvshare.erosion.aslr_result import AslrConstant
+from hvshare.erosion.aslr_slides import count_groups
+from hvshare.erosion.aslr_words import is_in, mix
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from hvshare.erosion.aslr_moves import Moves
+    from hvshare.erosion.aslr_slides import Votes
+    from hvshare.erosion.aslr_twins import Explained
+
+_LEAST_PAGES: Final = 5
+_PAGE: Final = 4096
+
+
+def list_constants(
+    moves: Moves,
+    slides: Votes,
+    explained: Explained,
+    first: NDArray[np.int64],
+    spaces: NDArray[np.int64],
+    names: Sequence[str],
+) -> tuple[AslrConstant, ...]:
+    """List the distances that several pages bear out, those that most do first.
+
+    Parameters
+    ----------
+    moves : Moves
+        What moved in pairs.
+    slides : Votes
+        The slides that were elected.
+    explained : Explained
+        What they explain.
+    first, spaces : ndarray of int64, shape (pairs,)
+        The first page of each pair, and the VMs between which it compares.
+    names : sequence of str
+        Of the images.
+
+    Returns
+    -------
+    tuple of AslrConstant
+    """
+    keys = np.sort(mix(slides.spaces.astype(np.uint64), slides.places, slides.distances))
+    space = spaces[moves.pairs]
+    rows = np.flatnonzero(is_in(mix(space.astype(np.uint64), moves.places, moves.distances), keys))
+    found = _constants(
+        64, space[rows], moves.distances[rows], moves.places[rows], first[moves.pairs[rows]], names
+    )
+    of_code = spaces[explained.field_pairs]
+    found += _constants(32, of_code, explained.field_distances, None, first[explained.field_pairs], names)
+    return tuple(sorted(found, key=lambda each: (-each.pages, each.distance, each.field_bits)))
+
+
+def _constants(
+    bits: int,
+    space: NDArray[np.int64],
+    distances: NDArray[np.uint64],
+    places: NDArray[np.uint64] | None,
+    pages: NDArray[np.int64],
+    names: Sequence[str],
+) -> list[AslrConstant]:
+    if not len(space):
+        return []
+    groups, rows = count_groups(mix(space.astype(np.uint64), distances))
+    count = np.bincount(sorted_unique(groups << np.int64(32) | pages) >> np.int64(32))
+    lowest, highest = np.full(len(rows), np.iinfo(np.int64).max), np.full(len(rows), -1)
+    if places is not None:
+        np.minimum.at(lowest, groups, places.astype(np.int64))
+        np.maximum.at(highest, groups, places.astype(np.int64))
+    width = 36 if bits == 64 else 20  # bits of a distance in pages
+    found = []
+    for group in np.flatnonzero(count >= _LEAST_PAGES).tolist():
+        pair, distance = int(space[rows[group]]), int(distances[rows[group]])
+        distance -= (1 << width) if distance >> (width - 1) else 0
+        found.append(
+            AslrConstant(
+                names[pair // len(names)],
+                names[pair % len(names)],
+                bits,
+                distance * _PAGE,
+                None if places is None else _address(int(lowest[group])),
+                None if places is None else _address(int(highest[group])),
+                int(count[group]),
+            )
+        )
+    return found
+
+
+def _address(place: int) -> int:
+    """Give the address of a page of an address space, its upper 16 bits as bit 47."""
+    return place * _PAGE + (0xFFFF << 48 if place >> 35 else 0)

@@ -1,0 +1,242 @@
+"""Slides known to a few KB, and what they explain of displaced twins."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import numpy as np
+
+from hvshare.erosion.aslr_displaced import is_user_address, overlaps
+from hvshare.erosion.aslr_slides import count_groups, fewer_pages
+from hvshare.erosion.aslr_words import (
+    ADDRESS,
+    KERNEL_HALF,
+    PAGE_BITS,
+    REGION_BITS,
+    REGION_PAGES,
+    first_of_each,
+    is_in,
+    mix,
+    opens_group,
+)
+from hvshare.sharing.range_pool import add_up
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from hvshare.erosion.aslr_displaced import Displaced
+    from hvshare.erosion.aslr_slides import Votes
+    from hvshare.erosion.aslr_spaces import Mappings
+    from hvshare.erosion.page_store import PageStore
+    from hvshare.sharing.range_pool import Task
+
+_BIN_BITS: Final = np.uint64(14)
+_HALF_BIN: Final = np.uint64(1 << 13)
+_PHASES: Final = (np.uint64(0), _HALF_BIN)
+"""Bins of 16 KB overlap by half, so that what is spread over 8 KB lies in one of them."""
+
+_LEAST_TWINS: Final = 5
+_BATCH_PAIRS: Final = 1024
+
+
+class _Drifts(NamedTuple):
+    """What moved by about how much in pairs: parts of a whole that add up."""
+
+    pairs: NDArray[np.int64]
+    regions: NDArray[np.uint64]
+    bins: NDArray[np.uint64]
+    phases: NDArray[np.uint64]
+
+    def __add__(self, other: object) -> _Drifts:
+        if not isinstance(other, _Drifts):
+            return NotImplemented
+        return _Drifts(*(np.concatenate(both) for both in zip(self, other, strict=True)))
+
+
+class Judged(NamedTuple):
+    """How many words of pairs moved by about a slide, and how many differ otherwise; they add up.
+
+    Attributes
+    ----------
+    pairs : ndarray of int64
+        Numbers of pairs.
+    moved, left : ndarray of int64
+        Words that differ: by about a slide, and otherwise.
+    """
+
+    pairs: NDArray[np.int64]
+    moved: NDArray[np.int64]
+    left: NDArray[np.int64]
+
+    def __add__(self, other: object) -> Judged:
+        """Put the pairs of two parts together."""
+        if not isinstance(other, Judged):
+            return NotImplemented
+        return Judged(*(np.concatenate(both) for both in zip(self, other, strict=True)))
+
+
+def elect_drifts(
+    store: PageStore,
+    pairs: Displaced,
+    spaces: NDArray[np.int64],
+    slides: Votes,
+    mappings: Mappings,
+    vms: int,
+    jobs: int,
+    on_pairs: Callable[[int], None] | None = None,
+) -> NDArray[np.uint64]:
+    """Choose about how far regions of programs moved, by what displaced pages say.
+
+    Parameters
+    ----------
+    store : PageStore
+        The pages.
+    pairs : Displaced
+        Candidates, with spaces in mind.
+    spaces : ndarray of int64, shape (pairs,)
+        The VMs between which each compares.
+    slides : Votes
+        Slides that are known exactly.
+    mappings : Mappings
+        The mappings of each VM.
+    vms : int
+        How many VMs there are.
+    jobs : int
+        Processes at the most.
+    on_pairs : callable, optional
+        Receives how many more pairs were looked at.
+
+    Returns
+    -------
+    ndarray of uint64
+        Keys of what was chosen, ascending, for `judge`.
+    """
+    none = np.empty(0, np.int64)
+    unsigned = none.view(np.uint64)
+    tasks: list[Task[_Drifts]] = [partial(_drifts, store, pairs, rows) for rows in _batches(pairs)]
+    done = None if on_pairs is None else lambda tasks: on_pairs(tasks * _BATCH_PAIRS)
+    drifts = add_up([[*tasks, lambda: _Drifts(none, unsigned, unsigned, unsigned)]], jobs, done)
+    space = spaces[drifts.pairs]
+    groups, rows = count_groups(mix(space.astype(np.uint64), drifts.regions, drifts.bins, drifts.phases))
+    twins = fewer_pages(groups, pairs.first[drifts.pairs], pairs.second[drifts.pairs])
+    keep = twins >= _LEAST_TWINS
+    rows, twins = rows[keep], twins[keep]
+    space, region, bin_, phase = space[rows], drifts.regions[rows], drifts.bins[rows], drifts.phases[rows]
+    middle = ((bin_ << _BIN_BITS) - phase + _HALF_BIN) & ADDRESS
+    place = region << REGION_PAGES
+    target = (place + (middle >> PAGE_BITS)) & (ADDRESS >> PAGE_BITS)
+    first_vm, second_vm = space // vms, space % vms
+    into, source = mappings.numbers(second_vm, target), mappings.numbers(first_vm, place)
+    key = mix(space.astype(np.uint64), region, into.astype(np.uint64))
+    order = np.lexsort((phase, bin_, -twins, key))
+    best = np.zeros(len(rows), bool)
+    best[order[opens_group(key[order])]] = True
+    size = np.minimum(middle, (ADDRESS + np.uint64(1) - middle) & ADDRESS)
+    best &= (size > 2 * _HALF_BIN) & ~((first_vm == second_vm) & (into == source))
+    best &= mappings.align(first_vm, place, second_vm, (middle >> PAGE_BITS))
+    chosen = [mix(space[best].astype(np.uint64), region[best], bin_[best], phase[best])]
+    exact = slides.places < KERNEL_HALF >> PAGE_BITS
+    for each in _PHASES:
+        distance = slides.distances[exact] << PAGE_BITS
+        chosen.append(
+            mix(
+                slides.spaces[exact].astype(np.uint64),
+                slides.places[exact] >> REGION_PAGES,
+                ((distance + each) & ADDRESS) >> _BIN_BITS,
+                np.full(len(distance), each),
+            )
+        )
+    keys = np.sort(np.concatenate(chosen))
+    return keys[opens_group(keys)]
+
+
+def _batches(pairs: Displaced) -> list[NDArray[np.int64]]:
+    """Put pairs of one displacement together."""
+    order = np.argsort(pairs.words, kind="stable")
+    starts = np.flatnonzero(opens_group(pairs.words[order].view(np.uint64)))
+    ends = np.append(starts[1:], len(order))
+    return [
+        order[at : min(at + _BATCH_PAIRS, end)]
+        for start, end in zip(starts.tolist(), ends.tolist(), strict=True)
+        for at in range(start, end, _BATCH_PAIRS)
+    ]
+
+
+def _moved_addresses(
+    words: NDArray[np.uint64], of_twins: NDArray[np.uint64]
+) -> tuple[NDArray[np.int64], NDArray[np.uint64], NDArray[np.uint64]]:
+    """List addresses of programs that differ: their rows, regions and distances."""
+    row, column = np.nonzero((words != of_twins) & is_user_address(words) & is_user_address(of_twins))
+    address = words[row, column]
+    return row, address >> REGION_BITS, (of_twins[row, column] - address) & ADDRESS
+
+
+def _drifts(store: PageStore, pairs: Displaced, rows: NDArray[np.int64]) -> _Drifts:
+    row, region, distance = _moved_addresses(*overlaps(store, pairs, rows))
+    parts = []
+    for phase in _PHASES:
+        bins = ((distance + phase) & ADDRESS) >> _BIN_BITS
+        once = first_of_each(mix(row.astype(np.uint64), region, bins))
+        parts.append(_Drifts(rows[row[once]], region[once], bins[once], np.full(len(once), phase)))
+    return parts[0] + parts[1]
+
+
+def judge(
+    store: PageStore,
+    pairs: Displaced,
+    spaces: NDArray[np.int64],
+    drifts: NDArray[np.uint64],
+    jobs: int,
+    on_pairs: Callable[[int], None] | None = None,
+) -> Judged:
+    """Tell how much of the difference of displaced pages slides explain.
+
+    Parameters
+    ----------
+    store : PageStore
+        The pages.
+    pairs : Displaced
+        Candidates.
+    spaces : ndarray of int64, shape (pairs,)
+        The VMs between which each compares.
+    drifts : ndarray of uint64
+        As `elect_drifts` gives them.
+    jobs : int
+        Processes at the most.
+    on_pairs : callable, optional
+        Receives how many more pairs were looked at.
+
+    Returns
+    -------
+    Judged
+        In the order of the pairs; words at the ends of pages that have no counterpart are in no count.
+    """
+    tasks: list[Task[Judged]] = [
+        partial(_judge, store, pairs, spaces, drifts, rows) for rows in _batches(pairs)
+    ]
+    none = np.empty(0, np.int64)
+    done = None if on_pairs is None else lambda tasks: on_pairs(tasks * _BATCH_PAIRS)
+    judged = add_up([[*tasks, lambda: Judged(none, none, none)]], jobs, done)
+    order = np.argsort(judged.pairs)
+    return Judged(*(column[order] for column in judged))
+
+
+def _judge(
+    store: PageStore,
+    pairs: Displaced,
+    spaces: NDArray[np.int64],
+    drifts: NDArray[np.uint64],
+    rows: NDArray[np.int64],
+) -> Judged:
+    words, of_twins = overlaps(store, pairs, rows)
+    row, region, distance = _moved_addresses(words, of_twins)
+    space = spaces[rows[row]].astype(np.uint64)
+    explained = np.zeros(len(row), bool)
+    for phase in _PHASES:
+        bins = ((distance + phase) & ADDRESS) >> _BIN_BITS
+        explained |= is_in(mix(space, region, bins, np.full(len(row), phase)), drifts)
+    moved = np.bincount(row[explained], minlength=len(rows))
+    return Judged(rows, moved, np.count_nonzero(words != of_twins, axis=1) - moved)

@@ -1,0 +1,323 @@
+"""What slides explain of the difference between two pages."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import numpy as np
+
+from hvshare.erosion.aslr_contents import sorted_unique
+from hvshare.erosion.aslr_words import (
+    ADDRESS,
+    IN_PAGE,
+    KERNEL_CODE,
+    KERNEL_HALF,
+    PAGE_BITS,
+    REGION_PAGES,
+    is_in,
+    mix,
+    moved_words,
+    opens_group,
+)
+from hvshare.sharing.range_pool import add_up
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from hvshare.erosion.aslr_slides import Votes
+    from hvshare.erosion.page_store import PageStore
+    from hvshare.sharing.range_pool import Task
+
+_BATCH_PAIRS: Final = 512
+_MOST_LEFT: Final = 200
+"""Pairs of which more words are left are not looked at more closely."""
+
+_LEAST_OF_CONSTANT: Final = 5
+_FIELD_BITS: Final = 20  # of a distance in pages
+_HIGHEST_PAGE_NUMBER: Final = np.uint64(1 << 36)
+
+
+class Explained(NamedTuple):
+    """How much is left unexplained of pairs: parts of a whole that add up.
+
+    Attributes
+    ----------
+    pairs : ndarray of int64
+        Numbers of pairs.
+    left : ndarray of int64
+        Words that differ and that nothing explains.
+    pointers : ndarray of int64
+        Words that hold an address that moved by a slide, or a number derived from one.
+    fields : ndarray of int64
+        Further words with fields of 32 bits, or with addresses across words, that moved by a slide.
+    field_pairs : ndarray of int64, shape (n,)
+        Numbers of pairs in which fields of 32 bits moved, once for each distance.
+    field_distances : ndarray of uint64, shape (n,)
+        By how many pages, modulo 2**20.
+    """
+
+    pairs: NDArray[np.int64]
+    left: NDArray[np.int64]
+    pointers: NDArray[np.int64]
+    fields: NDArray[np.int64]
+    field_pairs: NDArray[np.int64]
+    field_distances: NDArray[np.uint64]
+
+    def __add__(self, other: object) -> Explained:
+        """Put the pairs of two parts together."""
+        if not isinstance(other, Explained):
+            return NotImplemented
+        return Explained(*(np.concatenate(both) for both in zip(self, other, strict=True)))
+
+
+class SlideTable:
+    """Slides, to be asked for many words at once.
+
+    Parameters
+    ----------
+    slides : Votes
+        The slides that were elected.
+    """
+
+    def __init__(self, slides: Votes) -> None:
+        spaces = slides.spaces.astype(np.uint64)
+        kernel = slides.places >= KERNEL_HALF >> PAGE_BITS
+        # A mapping of the kernel has one slide, so it holds at places that nobody voted at, too.
+        regions = slides.places[kernel] >> REGION_PAGES
+        self._places = np.sort(mix(spaces, slides.places, slides.distances))
+        self._regions = np.sort(mix(spaces[kernel], regions, slides.distances[kernel]))
+        self.fields = _fields_of_code(slides)
+
+    def explains(
+        self, spaces: NDArray[np.uint64], words: NDArray[np.uint64], of_twins: NDArray[np.uint64]
+    ) -> NDArray[np.bool_]:
+        """Tell which words moved by the slide of the page that they point into.
+
+        Parameters
+        ----------
+        spaces : ndarray of uint64, shape (n,)
+            The VMs between which each word is compared.
+        words, of_twins : ndarray of uint64, shape (n,)
+            Words of pages and of their twins.
+
+        Returns
+        -------
+        ndarray of bool, shape (n,)
+        """
+        distances = ((of_twins - words) & ADDRESS) >> PAGE_BITS
+        explained = moved_words(words, of_twins)
+        rows = np.flatnonzero(explained)
+        place, distance, space = (words[rows] & ADDRESS) >> PAGE_BITS, distances[rows], spaces[rows]
+        found = is_in(mix(space, place, distance), self._places)
+        kernel = place >= KERNEL_HALF >> PAGE_BITS
+        regions = place[kernel] >> REGION_PAGES
+        found[kernel] |= is_in(mix(space[kernel], regions, distance[kernel]), self._regions)
+        explained[rows] = found
+        return explained
+
+
+def _fields_of_code(slides: Votes) -> dict[int, NDArray[np.bool_]]:
+    """List by how many pages fields of 32 bits in the code of kernels may move, for each two VMs.
+
+    A field holds the lower half of an address, which moves by a slide, or the distance of one place from
+    another, which moves by the difference of two.
+    """
+    kernel = slides.places >= KERNEL_CODE >> PAGE_BITS
+    fields = {}
+    for space in sorted(set(slides.spaces[kernel].tolist())):
+        rows = kernel & (slides.spaces == space)
+        order = np.argsort(slides.distances[rows])
+        distances, twins = slides.distances[rows][order], slides.twins[rows][order]
+        starts = np.flatnonzero(opens_group(distances))
+        often = np.add.reduceat(twins, starts) >= _LEAST_OF_CONSTANT
+        found = distances[starts][often].astype(np.int64)
+        steps = np.concatenate((np.subtract.outer(found, found).ravel(), found, -found)) & ((1 << 20) - 1)
+        moves = np.zeros(1 << 20, bool)
+        moves[steps] = True
+        moves[0] = False
+        fields[space] = moves
+    return fields
+
+
+def explain(
+    store: PageStore,
+    first: NDArray[np.int64],
+    second: NDArray[np.int64],
+    spaces: NDArray[np.int64],
+    slides: Votes,
+    jobs: int,
+    on_pairs: Callable[[int], None] | None = None,
+) -> Explained:
+    """Tell how much of the difference of each pair slides explain.
+
+    Parameters
+    ----------
+    store : PageStore
+        The pages.
+    first, second, spaces : ndarray of int64, shape (pairs,)
+        The pages of each pair, and the VMs between which it compares.
+    slides : Votes
+        The slides that were elected.
+    jobs : int
+        Processes at the most.
+    on_pairs : callable, optional
+        Receives how many more pairs were looked at.
+
+    Returns
+    -------
+    Explained
+        In the order of the pairs.
+    """
+    table = SlideTable(slides)
+    tasks: list[Task[Explained]] = [
+        partial(_explain, store, table, first, second, spaces, start)
+        for start in range(0, len(first), _BATCH_PAIRS)
+    ]
+    none = np.empty(0, np.int64)
+    done = None if on_pairs is None else lambda tasks: on_pairs(tasks * _BATCH_PAIRS)
+    nothing = Explained(none, none, none, none, none, none.view(np.uint64))
+    found = add_up([[*tasks, lambda: nothing]], jobs, done)
+    order = np.argsort(found.pairs)
+    return Explained(
+        found.pairs[order],
+        found.left[order],
+        found.pointers[order],
+        found.fields[order],
+        found.field_pairs,
+        found.field_distances,
+    )
+
+
+def _explain(
+    store: PageStore,
+    table: SlideTable,
+    first: NDArray[np.int64],
+    second: NDArray[np.int64],
+    spaces: NDArray[np.int64],
+    start: int,
+) -> Explained:
+    end = min(start + _BATCH_PAIRS, len(first))
+    words, of_twin = store.rows(first[start:end]), store.rows(second[start:end])
+    space = spaces[start:end].astype(np.uint64)
+    bytes_apart = words.view(np.uint8) != of_twin.view(np.uint8)
+    apart = bytes_apart.view(np.uint64)
+    _clear(apart, words, of_twin, space, table.explains)
+    differ = np.count_nonzero(words != of_twin, axis=1)
+    left = np.count_nonzero(apart, axis=1)
+    some = np.flatnonzero((left > 0) & (left <= _MOST_LEFT))
+    pointers = differ - left
+    moved = []
+    if len(some):
+        parts = words[some], of_twin[some], space[some]
+        some_bytes = bytes_apart[some]
+        some_apart = some_bytes.view(np.uint64)
+        for derive in (_page_number, _safe_link, _rotated):
+            _clear(some_apart, *parts, partial(_explains_derived, table, derive))
+        pointers_left = np.count_nonzero(some_apart, axis=1)
+        open_rows = np.flatnonzero(pointers_left)
+        _clear_across_words(some_bytes, open_rows, *parts, table)
+        for number, moves in table.fields.items():
+            rows = open_rows[(parts[2][open_rows] == number) & some_apart[open_rows].any(axis=1)]
+            moved.append(_clear_fields(some_bytes, rows, parts[0], parts[1], moves))
+        pointers[some] = differ[some] - pointers_left
+        left[some] = np.count_nonzero(some_apart, axis=1)
+    keys = np.concatenate([np.empty(0, np.int64), *moved])
+    return Explained(
+        np.arange(start, end),
+        left,
+        pointers,
+        differ - left - pointers,
+        some[keys >> _FIELD_BITS] + start,
+        (keys & ((1 << _FIELD_BITS) - 1)).astype(np.uint64),
+    )
+
+
+def _clear(
+    apart: NDArray[np.uint64],
+    words: NDArray[np.uint64],
+    of_twin: NDArray[np.uint64],
+    space: NDArray[np.uint64],
+    explains: Callable[[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.uint64]], NDArray[np.bool_]],
+) -> None:
+    row, column = np.nonzero(apart)
+    found = explains(space[row], words[row, column], of_twin[row, column])
+    apart[row[found], column[found]] = 0
+
+
+def _explains_derived(
+    table: SlideTable,
+    derive: Callable[[NDArray[np.uint64]], NDArray[np.uint64]],
+    space: NDArray[np.uint64],
+    words: NDArray[np.uint64],
+    of_twin: NDArray[np.uint64],
+) -> NDArray[np.bool_]:
+    return table.explains(space, derive(words), derive(of_twin))
+
+
+def _page_number(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Give the address whose number of a page a word holds, as a safe link to nothing does (glibc 2.32)."""
+    return np.where(words < _HIGHEST_PAGE_NUMBER, words << PAGE_BITS, np.uint64(0))
+
+
+def _safe_link(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Undo glibc's PROTECT_PTR (malloc/malloc.c): an address xor the number of the page that it stands in."""
+    addresses = words.copy()
+    for _ in range(4):  # each round makes 12 more bits right
+        addresses = words ^ (addresses >> PAGE_BITS)
+    return addresses
+
+
+def _rotated(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Undo the hash that CPython makes of an address (Python/pyhash.c, _Py_HashPointer)."""
+    return (words << np.uint64(4)) | (words >> np.uint64(60))
+
+
+def _clear_across_words(
+    bytes_apart: NDArray[np.bool_],
+    rows: NDArray[np.int64],
+    words: NDArray[np.uint64],
+    of_twin: NDArray[np.uint64],
+    space: NDArray[np.uint64],
+    table: SlideTable,
+) -> None:
+    """Clear the bytes of addresses that are not aligned to words."""
+    page, twin = words[rows].view(np.uint8), of_twin[rows].view(np.uint8)
+    for shift in range(1, 8):
+        if not len(rows):
+            return
+        shifted, of_shifted = (
+            np.ascontiguousarray(each[:, shift : shift - 8]).view(np.uint64) for each in (page, twin)
+        )
+        row, column = np.nonzero(moved_words(shifted, of_shifted))
+        found = table.explains(space[rows[row]], shifted[row, column], of_shifted[row, column])
+        row, column = row[found], column[found]
+        for byte in range(8):
+            bytes_apart[rows[row], column * 8 + shift + byte] = False
+
+
+def _clear_fields(
+    bytes_apart: NDArray[np.bool_],
+    rows: NDArray[np.int64],
+    words: NDArray[np.uint64],
+    of_twin: NDArray[np.uint64],
+    moves: NDArray[np.bool_],
+) -> NDArray[np.int64]:
+    """Clear the bytes of fields of 32 bits that moved by a constant of code; gives rows and distances."""
+    page, twin = words[rows].view(np.uint8), of_twin[rows].view(np.uint8)
+    found = [np.empty(0, np.int64)]
+    for shift in range(4 if len(rows) else 0):
+        end = page.shape[1] - (4 - shift) % 4
+        fields, of_fields = (
+            np.ascontiguousarray(each[:, shift:end]).view(np.uint32) for each in (page, twin)
+        )
+        distance = of_fields - fields
+        moved = ((distance & np.uint32(IN_PAGE)) == 0) & moves[distance >> np.uint32(PAGE_BITS)]
+        row, column = np.nonzero(moved)
+        for byte in range(4):
+            bytes_apart[rows[row], column * 4 + shift + byte] = False
+        pages = (distance[row, column] >> np.uint32(PAGE_BITS)).astype(np.int64)
+        found.append(rows[row] << np.int64(_FIELD_BITS) | pages)
+    return sorted_unique(np.concatenate(found))
