@@ -47,10 +47,10 @@ if TYPE_CHECKING:
     from hvshare.fingerprint.fingerprints import Fingerprints
     from hvshare.images.image import GuestImage
 
-NEAR_WORDS: Final = 64
-"""An eighth of a page: near twins differ in no more words that nothing explains."""
+NEAR_WORDS: Final = 96
+"""Less than a fifth of a page: near twins differ in no more words that nothing explains."""
 
-BOOKKEEPING_WORDS: Final = 8
+BOOKKEEPING_WORDS: Final = 12
 """Words of displaced twins that may differ otherwise: what an allocator writes at the start of a page stays
 there while objects move up."""
 

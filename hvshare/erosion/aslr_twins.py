@@ -320,4 +320,34 @@ def _clear_fields(
             bytes_apart[rows[row], column * 4 + shift + byte] = False
         pages = (distance[row, column] >> np.uint32(PAGE_BITS)).astype(np.int64)
         found.append(rows[row] << np.int64(_FIELD_BITS) | pages)
+    _clear_cut_fields(bytes_apart, rows, page, twin, moves)
     return sorted_unique(np.concatenate(found))
+
+
+def _clear_cut_fields(
+    bytes_apart: NDArray[np.bool_],
+    rows: NDArray[np.int64],
+    page: NDArray[np.uint8],
+    twin: NDArray[np.uint8],
+    moves: NDArray[np.bool_],
+) -> None:
+    """Clear the bytes of fields that start in the page before or end in the one behind."""
+    distances = np.flatnonzero(moves) << int(PAGE_BITS)
+    for count in (1, 2, 3):
+        high = distances >> (32 - 8 * count)
+        # What the page before holds may carry over.
+        for of_page, moved in (
+            (slice(0, count), np.concatenate((high, high + 1))),
+            (slice(-count, None), distances),
+        ):
+            apart = _number(twin[:, of_page]) - _number(page[:, of_page])
+            wide = (1 << 8 * count) - 1
+            hit = rows[np.isin(apart & wide, moved & wide) & (apart != 0)]
+            bytes_apart[hit, of_page] = False
+
+
+def _number(ends: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Read some bytes of each row as a little-endian number."""
+    places = np.arange(ends.shape[1], dtype=np.int64) * 8
+    number: NDArray[np.int64] = (ends.astype(np.int64) << places).sum(axis=1)
+    return number

@@ -74,7 +74,8 @@ def is_canonical(words: Words) -> NDArray[np.bool_]:
     """Tell which words may be addresses as they are: bits 47 to 63 alike (AMD64 manual, volume 2, 1.1.3)."""
     high = words >> np.uint64(47)
     canonical: NDArray[np.bool_] = (high == 0) | (high == np.uint64(0x1FFFF))
-    return canonical & (words >= LEAST_ADDRESS)
+    canonical &= words >= LEAST_ADDRESS
+    return canonical
 
 
 def moved_words(words: Words, of_twin: Words) -> NDArray[np.bool_]:
@@ -91,7 +92,8 @@ def moved_words(words: Words, of_twin: Words) -> NDArray[np.bool_]:
     """
     apart = words ^ of_twin
     moved: NDArray[np.bool_] = (apart != 0) & (((of_twin - words) & IN_PAGE) == 0)
-    return moved & ((apart >> np.uint64(48)) == 0) & ((words & ADDRESS) >= LEAST_ADDRESS)
+    moved &= ((apart >> np.uint64(48)) == 0) & ((words & ADDRESS) >= LEAST_ADDRESS)
+    return moved
 
 
 def opens_group(ordered: Words) -> NDArray[np.bool_]:

@@ -24,7 +24,9 @@ _ZERO_PAGES: Final = _BATCH * 58 // 100
 _FILE_PAGES: Final = _BATCH * 12 // 100
 _POINTER_PAGES: Final = _BATCH * 12 // 100
 _CODE_PAGES: Final = _BATCH * 5 // 100
-_STAMPS: Final = 3
+_EVERY: Final = 4
+_LEAST_ADDRESS: Final = np.uint64(1 << 21)
+_KERNEL: Final = np.uint64(0x1FFFF)  # bits 47 to 63 of an address of the kernel
 
 # Where regions of a guest lie without randomization: kernel text, direct map, libraries, heap.
 _BASES: Final = np.array(
@@ -77,21 +79,22 @@ def write_repeated(source: Path, target: Path, times: int) -> Path:
     source, target : Path
         What is repeated, and where to.
     times : int
-        How often. From the second time on, some words of each page that is not zero are replaced, by the same
-        ones in all guests that are repeated.
+        How often. From the second time on, every fourth word that is neither zero nor an address is another
+        number. That depends on the word and the time alone, so pages that are alike stay alike, and pages
+        that differ by what their addresses are still do so.
     """
     with target.open("wb") as file:
         for time in range(times):
-            random = np.random.Generator(np.random.SFC64((_SEED, time)))
+            step = np.random.Generator(np.random.SFC64((_SEED, time))).integers(1, 2**64, dtype=np.uint64)
             with source.open("rb") as original:
                 while data := original.read(BATCH_BYTES):
-                    pages = np.frombuffer(bytearray(data), np.uint64).reshape(-1, _WORDS)
-                    places = random.integers(0, _WORDS, (len(pages), _STAMPS))
-                    stamps = random.integers(1, 2**64, (len(pages), _STAMPS), dtype=np.uint64)
+                    words = np.frombuffer(bytearray(data), np.uint64)
                     if time:
-                        rows = np.flatnonzero(pages.any(axis=1))
-                        pages[rows[:, None], places[rows]] = stamps[rows]
-                    file.write(pages.data)
+                        changed = words[time % _EVERY :: _EVERY]
+                        high = changed >> np.uint64(47)
+                        address = ((high == 0) & (changed >= _LEAST_ADDRESS)) | (high == _KERNEL)
+                        changed[(changed != 0) & ~address] += step
+                    file.write(words.data)
         settle(file)
     return target
 

@@ -229,8 +229,8 @@ def test_a_defect_in_a_worker_is_told() -> None:
     def fail() -> None:
         raise KeyError("nothing of the sort")
 
+    tasks: list[Task[RangeCounts]] = [partial(counting, 1), fail, partial(counting, 2)]
     with pytest.raises(WorkerError, match="KeyError: 'nothing of the sort'"):
-        tasks: list[Task[RangeCounts]] = [partial(counting, 1), fail, partial(counting, 2)]
         add_up([tasks], jobs=3)
     assert not children(os.getpid())
 
