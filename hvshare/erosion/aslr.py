@@ -105,7 +105,8 @@ def measure_aslr(
     """
     contents = Contents.of(fingerprints)
     if not len(contents):
-        return _result(contents, np.empty(0, np.int64), (), np.empty(0, np.int64), (), ())
+        nothing = np.empty(0, np.int64)
+        return _result(contents, nothing, (), nothing, (), (), contents.vms)
     with PageStore(contents) as store:
         present = sum(len(each.digests) for each in fingerprints)
         store.fill(images, fingerprints, _pass(progress, "Keeping pages", present))
@@ -175,7 +176,7 @@ class _Search:
         seen = np.zeros(len(contents), bool)
         seen[first], seen[second] = True, True
         remainder = self._remainder(joined, near, seen)
-        return _result(contents, joined, tuple(layers), near, constants, remainder)
+        return _result(contents, joined, tuple(layers), near, constants, remainder, mappings.wide_vms)
 
     def _pass(self, name: str, total: int) -> Callable[[int], None] | None:
         return _pass(self._progress, name, total)
@@ -192,12 +193,16 @@ class _Search:
         passes = self._pass("Explaining displaced pairs", len(first))
         judged = judge(store, pairs, spaces, drifts, jobs, passes)
         left = np.where(judged.moved >= _LEAST_MOVED, judged.left, NEAR_WORDS + 1)
+        if contents.vms == 1:
+            # Programs of one VM differ in their arguments and are displaced without ASLR, too; among
+            # several VMs each has its like in another.
+            left = np.maximum(left, BOOKKEEPING_WORDS + 1)
         return _Twins(first, second, left)
 
     def _layer(self, name: str, before: NDArray[np.int64], after: NDArray[np.int64]) -> AslrLayer:
         new = in_company(after) & ~in_company(before)
         saved = len(sorted_unique(before)) - len(sorted_unique(after))
-        return AslrLayer(name, int(self._contents.pages[new].sum()), saved)
+        return AslrLayer(name, int(np.count_nonzero(new & (self._contents.pages == 1))), saved)
 
     def _remainder(
         self, explained: NDArray[np.int64], near: NDArray[np.int64], seen: NDArray[np.bool_]
@@ -229,21 +234,24 @@ def _result(
     near: NDArray[np.int64],
     constants: tuple[AslrConstant, ...],
     remainder: tuple[AslrRemainder, ...],
+    wide_vms: int,
 ) -> Aslr:
     saved_self, saved_inter = contents.saved(explained)
     upper = sum(contents.saved(near))
+    alone = contents.pages == 1
     together, further = in_company(explained), in_company(near)
     return Aslr(
         nonzero_pages=int(contents.pages.sum()),
-        unmatched_pages=int(np.count_nonzero(contents.pages == 1)),
-        explained_pages=int(contents.pages[together].sum()),
+        unmatched_pages=int(np.count_nonzero(alone)),
+        explained_pages=int(np.count_nonzero(alone & together)),
         explained_saved_frames=saved_self + saved_inter,
         explained_saved_self=saved_self,
         explained_saved_inter=saved_inter,
-        near_pages=int(contents.pages[further & ~together].sum()),
+        near_pages=int(np.count_nonzero(alone & further & ~together)),
         near_saved_frames=upper - saved_self - saved_inter,
         upper_saved_frames=upper,
         layers=layers,
         constants=constants,
         remainder=remainder,
+        wide_vms=wide_vms,
     )

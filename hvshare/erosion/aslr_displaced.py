@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
+from hvshare.erosion.aslr_parts import collect
 from hvshare.erosion.aslr_sketches import best_of_each, pairs_in_groups
-from hvshare.erosion.aslr_words import KERNEL_HALF, is_canonical, mix, opens_group
+from hvshare.erosion.aslr_words import KERNEL_HALF, is_canonical, mix, opens_group, positions
 from hvshare.erosion.page_store import WORDS
-from hvshare.sharing.range_pool import add_up
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from hvshare.erosion.page_store import PageStore
-    from hvshare.sharing.range_pool import Task
 
 _SLICE_PAGES: Final = 2048
 _MOST_MARKS: Final = 1 << 24
@@ -45,14 +44,9 @@ _SHIFT_BITS: Final = np.int64(10)
 
 
 class _Marks(NamedTuple):
-    """Marks of pages: parts of a whole that add up."""
+    """Marks of pages."""
 
     keys: NDArray[np.uint64]
-
-    def __add__(self, other: object) -> _Marks:
-        if not isinstance(other, _Marks):
-            return NotImplemented
-        return _Marks(np.concatenate((self.keys, other.keys)))
 
 
 class Displaced(NamedTuple):
@@ -101,12 +95,12 @@ def displaced_candidates(
     page_bits = np.uint64(max(1, (len(pages) - 1).bit_length()))
     share = min(1.0, _MOST_MARKS / max(1, len(pages) * WORDS))
     threshold = np.uint64(min(int(share * 2.0**64), (1 << 64) - 1))
-    tasks: list[Task[_Marks]] = [
+    tasks = [
         partial(_mark, store, pages, start, page_bits, threshold)
         for start in range(0, len(pages), _SLICE_PAGES)
     ]
     done = None if on_pages is None else lambda tasks: on_pages(tasks * _SLICE_PAGES)
-    keys = add_up([[*tasks, lambda: _Marks(np.empty(0, np.uint64))]], jobs, done).keys
+    keys = collect(tasks, _Marks(np.empty(0, np.uint64)), jobs, done).keys
     keys.sort()
     place = (keys & ((np.uint64(1) << _PLACE_BITS) - np.uint64(1))).astype(np.int64)
     keys >>= _PLACE_BITS
@@ -157,7 +151,7 @@ def _keys(
     threshold: np.uint64,
 ) -> NDArray[np.uint64]:
     """Put page and place into the low bits of marks."""
-    row, column = np.nonzero(wanted & (marks <= threshold))
+    row, column = positions(wanted & (marks <= threshold))
     mask = (np.uint64(1) << (page_bits + _PLACE_BITS)) - np.uint64(1)
     where = (row.astype(np.uint64) + np.uint64(start)) << _PLACE_BITS | column.astype(np.uint64)
     keys: NDArray[np.uint64] = (marks[row, column] & ~mask) | where

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 
 from hvshare.erosion.aslr_displaced import is_user_address, overlaps
+from hvshare.erosion.aslr_keys import KeySet
+from hvshare.erosion.aslr_parts import collect
 from hvshare.erosion.aslr_slides import count_groups, fewer_pages
 from hvshare.erosion.aslr_words import (
     ADDRESS,
@@ -16,11 +18,10 @@ from hvshare.erosion.aslr_words import (
     REGION_BITS,
     REGION_PAGES,
     first_of_each,
-    is_in,
     mix,
     opens_group,
+    positions,
 )
-from hvshare.sharing.range_pool import add_up
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from hvshare.erosion.aslr_slides import Votes
     from hvshare.erosion.aslr_spaces import Mappings
     from hvshare.erosion.page_store import PageStore
-    from hvshare.sharing.range_pool import Task
 
 _BIN_BITS: Final = np.uint64(14)
 _HALF_BIN: Final = np.uint64(1 << 13)
@@ -43,21 +43,16 @@ _BATCH_PAIRS: Final = 1024
 
 
 class _Drifts(NamedTuple):
-    """What moved by about how much in pairs: parts of a whole that add up."""
+    """What moved by about how much in pairs."""
 
     pairs: NDArray[np.int64]
     regions: NDArray[np.uint64]
     bins: NDArray[np.uint64]
     phases: NDArray[np.uint64]
 
-    def __add__(self, other: object) -> _Drifts:
-        if not isinstance(other, _Drifts):
-            return NotImplemented
-        return _Drifts(*(np.concatenate(both) for both in zip(self, other, strict=True)))
-
 
 class Judged(NamedTuple):
-    """How many words of pairs moved by about a slide, and how many differ otherwise; they add up.
+    """How many words of pairs moved by about a slide, and how many differ otherwise.
 
     Attributes
     ----------
@@ -70,12 +65,6 @@ class Judged(NamedTuple):
     pairs: NDArray[np.int64]
     moved: NDArray[np.int64]
     left: NDArray[np.int64]
-
-    def __add__(self, other: object) -> Judged:
-        """Put the pairs of two parts together."""
-        if not isinstance(other, Judged):
-            return NotImplemented
-        return Judged(*(np.concatenate(both) for both in zip(self, other, strict=True)))
 
 
 def elect_drifts(
@@ -116,9 +105,9 @@ def elect_drifts(
     """
     none = np.empty(0, np.int64)
     unsigned = none.view(np.uint64)
-    tasks: list[Task[_Drifts]] = [partial(_drifts, store, pairs, rows) for rows in _batches(pairs)]
+    tasks = [partial(_drifts, store, pairs, rows) for rows in _batches(pairs)]
     done = None if on_pairs is None else lambda tasks: on_pairs(tasks * _BATCH_PAIRS)
-    drifts = add_up([[*tasks, lambda: _Drifts(none, unsigned, unsigned, unsigned)]], jobs, done)
+    drifts = collect(tasks, _Drifts(none, unsigned, unsigned, unsigned), jobs, done)
     space = spaces[drifts.pairs]
     groups, rows = count_groups(mix(space.astype(np.uint64), drifts.regions, drifts.bins, drifts.phases))
     twins = fewer_pages(groups, pairs.first[drifts.pairs], pairs.second[drifts.pairs])
@@ -157,7 +146,7 @@ def _batches(pairs: Displaced) -> list[NDArray[np.int64]]:
     """Put pairs of one displacement together."""
     order = np.argsort(pairs.words, kind="stable")
     starts = np.flatnonzero(opens_group(pairs.words[order].view(np.uint64)))
-    ends = np.append(starts[1:], len(order))
+    ends = np.append(starts, len(order))[1:]
     return [
         order[at : min(at + _BATCH_PAIRS, end)]
         for start, end in zip(starts.tolist(), ends.tolist(), strict=True)
@@ -169,7 +158,7 @@ def _moved_addresses(
     words: NDArray[np.uint64], of_twins: NDArray[np.uint64]
 ) -> tuple[NDArray[np.int64], NDArray[np.uint64], NDArray[np.uint64]]:
     """List addresses of programs that differ: their rows, regions and distances."""
-    row, column = np.nonzero((words != of_twins) & is_user_address(words) & is_user_address(of_twins))
+    row, column = positions((words != of_twins) & is_user_address(words) & is_user_address(of_twins))
     address = words[row, column]
     return row, address >> REGION_BITS, (of_twins[row, column] - address) & ADDRESS
 
@@ -181,7 +170,7 @@ def _drifts(store: PageStore, pairs: Displaced, rows: NDArray[np.int64]) -> _Dri
         bins = ((distance + phase) & ADDRESS) >> _BIN_BITS
         once = first_of_each(mix(row.astype(np.uint64), region, bins))
         parts.append(_Drifts(rows[row[once]], region[once], bins[once], np.full(len(once), phase)))
-    return parts[0] + parts[1]
+    return _Drifts(*(np.concatenate(both) for both in zip(*parts, strict=True)))
 
 
 def judge(
@@ -214,12 +203,11 @@ def judge(
     Judged
         In the order of the pairs; words at the ends of pages that have no counterpart are in no count.
     """
-    tasks: list[Task[Judged]] = [
-        partial(_judge, store, pairs, spaces, drifts, rows) for rows in _batches(pairs)
-    ]
+    keys = KeySet(drifts)
+    tasks = [partial(_judge, store, pairs, spaces, keys, rows) for rows in _batches(pairs)]
     none = np.empty(0, np.int64)
     done = None if on_pairs is None else lambda tasks: on_pairs(tasks * _BATCH_PAIRS)
-    judged = add_up([[*tasks, lambda: Judged(none, none, none)]], jobs, done)
+    judged = collect(tasks, Judged(none, none, none), jobs, done)
     order = np.argsort(judged.pairs)
     return Judged(*(column[order] for column in judged))
 
@@ -228,7 +216,7 @@ def _judge(
     store: PageStore,
     pairs: Displaced,
     spaces: NDArray[np.int64],
-    drifts: NDArray[np.uint64],
+    drifts: KeySet,
     rows: NDArray[np.int64],
 ) -> Judged:
     words, of_twins = overlaps(store, pairs, rows)
@@ -237,6 +225,6 @@ def _judge(
     explained = np.zeros(len(row), bool)
     for phase in _PHASES:
         bins = ((distance + phase) & ADDRESS) >> _BIN_BITS
-        explained |= is_in(mix(space, region, bins, np.full(len(row), phase)), drifts)
+        explained |= drifts.has(mix(space, region, bins, np.full(len(row), phase)))
     moved = np.bincount(row[explained], minlength=len(rows))
     return Judged(rows, moved, np.count_nonzero(words != of_twins, axis=1) - moved)

@@ -13,17 +13,18 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
+from hvshare.erosion.aslr_keys import KeySet
+from hvshare.erosion.aslr_parts import collect
 from hvshare.erosion.aslr_words import (
     ADDRESS,
     IN_PAGE,
     PAGE_BITS,
     first_of_each,
     is_canonical,
-    is_in,
     mix,
     moved_words,
+    positions,
 )
-from hvshare.sharing.range_pool import add_up
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from hvshare.erosion.page_store import PageStore
-    from hvshare.sharing.range_pool import Task
 
 _BATCH_PAIRS: Final = 1024
 _CLOSE_WORDS: Final = 32
@@ -45,7 +45,7 @@ _NEAR_BITS: Final = np.uint64(16)
 
 
 class Screened(NamedTuple):
-    """How much differs in each pair: parts of a whole that add up.
+    """How much differs in each pair.
 
     Attributes
     ----------
@@ -58,15 +58,9 @@ class Screened(NamedTuple):
     pairs: NDArray[np.int64]
     others: NDArray[np.int64]
 
-    def __add__(self, other: object) -> Screened:
-        """Put the pairs of two parts together."""
-        if not isinstance(other, Screened):
-            return NotImplemented
-        return Screened(*(np.concatenate(both) for both in zip(self, other, strict=True)))
-
 
 class Moves(NamedTuple):
-    """What moved in pairs, each distance once at each page pointed into: parts of a whole that add up.
+    """What moved in pairs, each distance once at each page pointed into.
 
     Attributes
     ----------
@@ -84,12 +78,6 @@ class Moves(NamedTuple):
     places: NDArray[np.uint64]
     distances: NDArray[np.uint64]
     torn: NDArray[np.int64]
-
-    def __add__(self, other: object) -> Moves:
-        """Put the moves of two parts together."""
-        if not isinstance(other, Moves):
-            return NotImplemented
-        return Moves(*(np.concatenate(both) for both in zip(self, other, strict=True)))
 
 
 def screen(
@@ -119,11 +107,11 @@ def screen(
     others : ndarray of int64
         How many of their words differ by other distances than multiples of 4 KB.
     """
-    tasks: list[Task[Screened]] = [
+    tasks = [
         partial(_screen, store, first, second, start) for start in range(0, len(first), 2 * _BATCH_PAIRS)
     ]
     empty = Screened(np.empty(0, np.int64), np.empty(0, np.int64))
-    screened = add_up([[*tasks, lambda: empty]], jobs, _scaled(on_pairs, 2 * _BATCH_PAIRS))
+    screened = collect(tasks, empty, jobs, _scaled(on_pairs, 2 * _BATCH_PAIRS))
     order = np.argsort(screened.pairs)
     pairs, others = screened.pairs[order], screened.others[order]
     close = others <= _CLOSE_WORDS
@@ -177,28 +165,28 @@ def find_moves(
         Of pairs that are not torn.
     """
     close = np.flatnonzero(others <= _CLOSE_WORDS)
-    tasks: list[Task[Moves]] = [
+    tasks = [
         partial(_moves, store, first, second, close[start : start + _BATCH_PAIRS])
         for start in range(0, len(close), _BATCH_PAIRS)
     ]
     none = np.empty(0, np.int64)
     empty = Moves(none, none.view(np.uint64), none.view(np.uint64), none)
-    return add_up([[*tasks, lambda: empty]], jobs, _scaled(on_pairs, _BATCH_PAIRS))
+    return collect(tasks, empty, jobs, _scaled(on_pairs, _BATCH_PAIRS))
 
 
 def _moves(
     store: PageStore, first: NDArray[np.int64], second: NDArray[np.int64], pairs: NDArray[np.int64]
 ) -> Moves:
     words, of_twin = store.rows(first[pairs]), store.rows(second[pairs])
-    row, column = np.nonzero(moved_words(words, of_twin))
+    row, column = positions(moved_words(words, of_twin))
     moved = words[row, column]
     distance = ((of_twin[row, column] - moved) & ADDRESS) >> PAGE_BITS
     moved &= ADDRESS
     pair = row.astype(np.uint64)
-    near = np.sort(mix(pair, moved >> _NEAR_BITS))
-    stayed_row, stayed_column = np.nonzero((words == of_twin) & is_canonical(words))
+    near = KeySet(np.sort(mix(pair, moved >> _NEAR_BITS)))
+    stayed_row, stayed_column = positions((words == of_twin) & is_canonical(words))
     stayed = words[stayed_row, stayed_column] & ADDRESS
-    torn_rows = stayed_row[is_in(mix(stayed_row.astype(np.uint64), stayed >> _NEAR_BITS), near)]
+    torn_rows = stayed_row[near.has(mix(stayed_row.astype(np.uint64), stayed >> _NEAR_BITS))]
     torn = np.zeros(len(pairs), bool)
     torn[torn_rows] = True
     once = first_of_each(mix(pair, moved >> PAGE_BITS, distance))

@@ -15,7 +15,7 @@ class AslrLayer:
         ``pointers in data``; ``code`` (fields of 32 bits, and addresses across words); ``mixed``; or
         ``displaced`` (twins whose contents stand some bytes further on), as far as content shows it.
     pages : int
-        Pages of all VMs that are explained.
+        Pages without a copy that are explained.
     saved_frames : int
         Frames of 4 KB that sharing would save further without ASLR; the layers add up to
         `Aslr.explained_saved_frames`.
@@ -80,13 +80,13 @@ class Aslr:
     unmatched_pages : int
         Those of them that have no copy.
     explained_pages : int
-        Pages whose difference from a twin is explained by addresses that moved.
+        Those of them whose difference from a twin is explained by addresses that moved.
     explained_saved_frames : int
         The lower bound: frames that sharing would save further if explained twins were alike.
     explained_saved_self, explained_saved_inter : int
         The parts of it within VMs and between them, as DESIGN counts them.
     near_pages : int
-        Further pages that differ from a twin by little that is not explained.
+        Further ones that differ from a twin by little that is not explained.
     near_saved_frames : int
         Frames that these would save on top of the lower bound.
     upper_saved_frames : int
@@ -97,6 +97,9 @@ class Aslr:
         The distances found, those that most pages bear out first.
     remainder : tuple of AslrRemainder
         What is left as different, by reason.
+    wide_vms : int
+        VMs whose pages point into the kernel's half of an address space of 64 bits. In others, addresses may
+        have 32 bits, and are not found.
     """
 
     nonzero_pages: int
@@ -111,3 +114,4 @@ class Aslr:
     layers: tuple[AslrLayer, ...]
     constants: tuple[AslrConstant, ...]
     remainder: tuple[AslrRemainder, ...]
+    wide_vms: int

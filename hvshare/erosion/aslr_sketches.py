@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
-from hvshare.erosion.aslr_words import IN_PAGE, mix, opens_group
-from hvshare.sharing.range_pool import add_up
+from hvshare.erosion.aslr_parts import collect
+from hvshare.erosion.aslr_words import IN_PAGE, mix, opens_group, positions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from hvshare.erosion.page_store import PageStore
-    from hvshare.sharing.range_pool import Task
 
 _PIECE_WORDS: Final = 4
 _SLICE_PAGES: Final = 4096
@@ -39,7 +38,7 @@ _NEIGHBOURS: Final = 3
 
 
 class Sketches(NamedTuple):
-    """Pieces of pages: parts of a whole that add up.
+    """Pieces of pages.
 
     Attributes
     ----------
@@ -57,12 +56,6 @@ class Sketches(NamedTuple):
     pages: NDArray[np.int64]
     wholes: NDArray[np.uint64]
     of: NDArray[np.int64]
-
-    def __add__(self, other: object) -> Sketches:
-        """Put the sketches of two parts together."""
-        if not isinstance(other, Sketches):
-            return NotImplemented
-        return Sketches(*(np.concatenate(both) for both in zip(self, other, strict=True)))
 
 
 def candidates(
@@ -86,11 +79,14 @@ def candidates(
     """
     share = min(1.0, _MOST_PIECES / max(1, store.pages * 128))
     threshold = np.uint64(min(int(share * 2.0**64), (1 << 64) - 1))
-    tasks: list[Task[Sketches]] = [
+    tasks = [
         partial(_sketch, store, start, min(start + _SLICE_PAGES, store.pages), threshold)
         for start in range(0, store.pages, _SLICE_PAGES)
     ]
-    sketches = add_up([tasks], jobs, None if on_pages is None else lambda done: on_pages(done * _SLICE_PAGES))
+    none = np.empty(0, np.int64)
+    done = None if on_pages is None else lambda tasks: on_pages(tasks * _SLICE_PAGES)
+    empty = Sketches(none.view(np.uint64), none, none.view(np.uint64), none)
+    sketches = collect(tasks, empty, jobs, done)
     first, second, counts = _join(sketches.pieces, sketches.pages, store.pages)
     best = best_of_each(first, second, counts, _CANDIDATES)
     pairs = [first[best] << np.int64(32) | second[best]]
@@ -115,7 +111,7 @@ def _sketch(store: PageStore, start: int, end: int, threshold: np.uint64) -> Ske
         blank &= column == 0
     pieces = mix(pieces, np.broadcast_to(np.arange(pieces.shape[1], dtype=np.uint64), pieces.shape))
     wholes = pieces.sum(axis=1)
-    rows, columns = np.nonzero(~blank & (pieces <= threshold))
+    rows, columns = positions(~blank & (pieces <= threshold))
     return Sketches(pieces[rows, columns], rows + start, wholes, np.arange(start, end))
 
 

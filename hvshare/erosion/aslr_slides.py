@@ -166,7 +166,7 @@ def elect(
     against = target == unmoved
     out = within & (kernel | (source == target))
     out |= ~kernel & against & (stay_score >= score)
-    out |= ~kernel & ~mappings.align(first_vm, votes.places, second_vm, votes.distances)
+    out |= ~kernel & ~mappings.align(first_vm, votes.places, second_vm, votes.distances, strict_within=True)
     of_kernel = np.flatnonzero(kernel & ~out)
     out[of_kernel] = ~_leads(
         votes.chosen(of_kernel), source[of_kernel], target[of_kernel], (stayed * against)[of_kernel]

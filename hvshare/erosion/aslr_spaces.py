@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
-from hvshare.erosion.aslr_words import ADDRESS, PAGE_BITS, REGION_BITS, is_canonical, opens_group
+from hvshare.erosion.aslr_words import (
+    ADDRESS,
+    KERNEL_HALF,
+    PAGE_BITS,
+    REGION_BITS,
+    is_canonical,
+    opens_group,
+    positions,
+)
 from hvshare.sharing.range_pool import add_up
 
 if TYPE_CHECKING:
@@ -32,22 +40,37 @@ _CLOSE: Final = 384
 """Pages by which the ends of alike mappings may be apart, as they are seen by what points there: less than
 the 2 MB to which large mappings are aligned."""
 
+_CLOSE_WITHIN: Final = 192
+_CLOSE_ALONE: Final = 64
+"""The same within a VM, where many pairs are of different programs that have libraries in common; and where
+there is no other VM."""
+
 _SMALL: Final = np.uint64(1 << 32 >> 12)
 """Below 4 GB, numbers are taken for addresses so often that mappings have no ends."""
 
 
 class _Pointed(NamedTuple):
-    """How many words point into regions: parts of a whole that add up."""
+    """How many words point into regions."""
 
     keys: NDArray[np.int64]
     counts: NDArray[np.int64]
 
-    def __add__(self, other: object) -> _Pointed:
-        if not isinstance(other, _Pointed):
-            return NotImplemented
-        keys = np.concatenate((self.keys, other.keys))
-        counts = np.concatenate((self.counts, other.counts))
-        return _sum(keys, counts)
+
+class _Sums:
+    """Counts of several parts, added up once as many more of them are there as were added up before."""
+
+    def __init__(self, parts: list[_Pointed]) -> None:
+        self._parts = parts
+
+    def __add__(self, other: _Sums) -> _Sums:
+        parts = self._parts + other._parts
+        if sum(len(each.keys) for each in parts[1:]) > len(parts[0].keys):
+            parts = [_Sums(parts).total()]
+        return _Sums(parts)
+
+    def total(self) -> _Pointed:
+        """Add up what is left."""
+        return _sum(*(np.concatenate(both) for both in zip(*self._parts, strict=True)))
 
 
 def _sum(keys: NDArray[np.int64], counts: NDArray[np.int64]) -> _Pointed:
@@ -105,11 +128,11 @@ class Mappings:
         -------
         Mappings
         """
-        tasks: list[Task[_Pointed]] = [
+        tasks: list[Task[_Sums]] = [
             partial(_count, store, contents, start) for start in range(0, store.pages, _SLICE_PAGES)
         ]
         done = None if on_pages is None else lambda tasks: on_pages(tasks * _SLICE_PAGES)
-        pointed = add_up([tasks], jobs, done)
+        pointed = add_up([tasks], jobs, done).total()
         place_bits = int(REGION_BITS - PAGE_BITS)
         by_region = _sum(pointed.keys >> place_bits, pointed.counts)
         often = by_region.keys[by_region.counts >= _LEAST_ADDRESSES]
@@ -120,12 +143,20 @@ class Mappings:
             [seen[seen >> _PLACES == vm] & ((1 << _PLACES) - 1) for vm in range(contents.vms)],
         )
 
+    @property
+    def wide_vms(self) -> int:
+        """VMs whose pages point into the kernel's half of an address space."""
+        half = int(KERNEL_HALF >> REGION_BITS)
+        return sum(bool(len(each)) and int(each[-1]) >= half for each in self._regions)
+
     def align(
         self,
         first_vm: NDArray[np.int64],
         places: NDArray[np.uint64],
         second_vm: NDArray[np.int64],
         distances: NDArray[np.uint64],
+        *,
+        strict_within: bool = False,
     ) -> NDArray[np.bool_]:
         """Tell whether distances bring an end of a mapping to that of another.
 
@@ -140,6 +171,8 @@ class Mappings:
             Numbers of pages of an address space of the first VM.
         distances : ndarray of uint64, shape (n,)
             In pages, modulo 2**36.
+        strict_within : bool
+            Whether ends have to be closer within a VM.
 
         Returns
         -------
@@ -152,9 +185,11 @@ class Mappings:
         by = np.where(by >= 1 << (_PLACES - 1), by - (1 << _PLACES), by)
         aligned = np.zeros(len(places), bool)
         told = (source >= 0) & (target >= 0) & (places >= _SMALL) & (moved >= _SMALL)
+        within = _CLOSE_ALONE if len(self._regions) == 1 else _CLOSE_WITHIN
+        close = np.where(strict_within & (first_vm == second_vm), within, _CLOSE)
         for end in (0, 1):
             here, there = self._end(first_vm, source, end), self._end(second_vm, target, end)
-            aligned |= np.abs(there - here - by) <= _CLOSE
+            aligned |= np.abs(there - here - by) <= close
         return aligned | ~told
 
     def _end(self, vm: NDArray[np.int64], number: NDArray[np.int64], end: int) -> NDArray[np.int64]:
@@ -196,10 +231,10 @@ class Mappings:
         return numbers
 
 
-def _count(store: PageStore, contents: Contents, start: int) -> _Pointed:
+def _count(store: PageStore, contents: Contents, start: int) -> _Sums:
     end = min(start + _SLICE_PAGES, store.pages)
     words = store.slice(start, end)
-    row, column = np.nonzero(is_canonical(words))
+    row, column = positions(is_canonical(words))
     places = ((words[row, column] & ADDRESS) >> PAGE_BITS).astype(np.int64)
     parts = [
         holder[start:end][row].astype(np.int64) << _PLACES | places
@@ -207,4 +242,10 @@ def _count(store: PageStore, contents: Contents, start: int) -> _Pointed:
     ]
     apart = (contents.first_vm != contents.last_vm)[start:end][row]
     keys = np.concatenate((parts[0], parts[1][apart]))
-    return _sum(keys, np.ones(len(keys), np.int64))
+    return _Sums([_counted(keys)])
+
+
+def _counted(keys: NDArray[np.int64]) -> _Pointed:
+    keys = np.sort(keys)
+    starts = np.flatnonzero(opens_group(keys.view(np.uint64)))
+    return _Pointed(keys[starts], np.diff(np.append(starts, len(keys))))

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 
 from hvshare.erosion.aslr_contents import sorted_unique
-from hvshare.erosion.aslr_words import ADDRESS, PAGE_BITS, is_canonical
-from hvshare.sharing.range_pool import add_up
+from hvshare.erosion.aslr_parts import collect
+from hvshare.erosion.aslr_words import ADDRESS, PAGE_BITS, is_canonical, positions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from hvshare.erosion.aslr_contents import Contents
     from hvshare.erosion.page_store import PageStore
-    from hvshare.sharing.range_pool import Task
 
 _BATCH_PAGES: Final = 4096
 _MOST_HOLDERS: Final = 8
@@ -26,15 +25,10 @@ _MOST_HOLDERS: Final = 8
 
 
 class _Seen(NamedTuple):
-    """Which places contents point into: parts of a whole that add up."""
+    """Which places contents point into."""
 
     contents: NDArray[np.int64]
     places: NDArray[np.int64]
-
-    def __add__(self, other: object) -> _Seen:
-        if not isinstance(other, _Seen):
-            return NotImplemented
-        return _Seen(*(np.concatenate(both) for both in zip(self, other, strict=True)))
 
 
 def count_stays(
@@ -67,13 +61,13 @@ def count_stays(
         Content, and index of the place that it points into: `content * len(places) + index`.
     """
     repeated = np.flatnonzero(contents.pages > 1)
-    tasks: list[Task[_Seen]] = [
+    tasks = [
         partial(_look, store, repeated[start : start + _BATCH_PAGES], places)
         for start in range(0, len(repeated), _BATCH_PAGES)
     ]
     none = np.empty(0, np.int64)
     done = None if on_pages is None else lambda tasks: on_pages(tasks * _BATCH_PAGES)
-    seen = add_up([[*tasks, lambda: _Seen(none, none)]], jobs, done)
+    seen = collect(tasks, _Seen(none, none), jobs, done)
     content, space = _spaces_of(contents, repeated)
     order = np.argsort(seen.contents, kind="stable")
     of, place = seen.contents[order], seen.places[order]
@@ -106,7 +100,7 @@ def _spaces_of(
 
 def _look(store: PageStore, contents: NDArray[np.int64], places: NDArray[np.uint64]) -> _Seen:
     words = store.rows(contents)
-    row, column = np.nonzero(is_canonical(words))
+    row, column = positions(is_canonical(words))
     pointed = (words[row, column] & ADDRESS) >> PAGE_BITS
     at = np.minimum(np.searchsorted(places, pointed), max(0, len(places) - 1))
     hit = places[at] == pointed if len(places) else np.zeros(len(at), bool)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 
 from hvshare.erosion.aslr_contents import sorted_unique
+from hvshare.erosion.aslr_keys import KeySet
+from hvshare.erosion.aslr_parts import collect
 from hvshare.erosion.aslr_words import (
     ADDRESS,
     IN_PAGE,
@@ -15,12 +17,12 @@ from hvshare.erosion.aslr_words import (
     KERNEL_HALF,
     PAGE_BITS,
     REGION_PAGES,
-    is_in,
     mix,
     moved_words,
     opens_group,
+    positions,
 )
-from hvshare.sharing.range_pool import add_up
+from hvshare.erosion.page_store import WORDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
 
     from hvshare.erosion.aslr_slides import Votes
     from hvshare.erosion.page_store import PageStore
-    from hvshare.sharing.range_pool import Task
 
 _BATCH_PAIRS: Final = 512
 _MOST_LEFT: Final = 200
@@ -41,7 +42,7 @@ _HIGHEST_PAGE_NUMBER: Final = np.uint64(1 << 36)
 
 
 class Explained(NamedTuple):
-    """How much is left unexplained of pairs: parts of a whole that add up.
+    """How much is left unexplained of pairs.
 
     Attributes
     ----------
@@ -66,12 +67,6 @@ class Explained(NamedTuple):
     field_pairs: NDArray[np.int64]
     field_distances: NDArray[np.uint64]
 
-    def __add__(self, other: object) -> Explained:
-        """Put the pairs of two parts together."""
-        if not isinstance(other, Explained):
-            return NotImplemented
-        return Explained(*(np.concatenate(both) for both in zip(self, other, strict=True)))
-
 
 class SlideTable:
     """Slides, to be asked for many words at once.
@@ -87,8 +82,8 @@ class SlideTable:
         kernel = slides.places >= KERNEL_HALF >> PAGE_BITS
         # A mapping of the kernel has one slide, so it holds at places that nobody voted at, too.
         regions = slides.places[kernel] >> REGION_PAGES
-        self._places = np.sort(mix(spaces, slides.places, slides.distances))
-        self._regions = np.sort(mix(spaces[kernel], regions, slides.distances[kernel]))
+        self._places = KeySet(np.sort(mix(spaces, slides.places, slides.distances)))
+        self._regions = KeySet(np.sort(mix(spaces[kernel], regions, slides.distances[kernel])))
         self.fields = _fields_of_code(slides)
 
     def explains(
@@ -111,10 +106,10 @@ class SlideTable:
         explained = moved_words(words, of_twins)
         rows = np.flatnonzero(explained)
         place, distance, space = (words[rows] & ADDRESS) >> PAGE_BITS, distances[rows], spaces[rows]
-        found = is_in(mix(space, place, distance), self._places)
+        found = self._places.has(mix(space, place, distance))
         kernel = place >= KERNEL_HALF >> PAGE_BITS
         regions = place[kernel] >> REGION_PAGES
-        found[kernel] |= is_in(mix(space[kernel], regions, distance[kernel]), self._regions)
+        found[kernel] |= self._regions.has(mix(space[kernel], regions, distance[kernel]))
         explained[rows] = found
         return explained
 
@@ -172,14 +167,14 @@ def explain(
         In the order of the pairs.
     """
     table = SlideTable(slides)
-    tasks: list[Task[Explained]] = [
+    tasks = [
         partial(_explain, store, table, first, second, spaces, start)
         for start in range(0, len(first), _BATCH_PAIRS)
     ]
     none = np.empty(0, np.int64)
     done = None if on_pairs is None else lambda tasks: on_pairs(tasks * _BATCH_PAIRS)
     nothing = Explained(none, none, none, none, none, none.view(np.uint64))
-    found = add_up([[*tasks, lambda: nothing]], jobs, done)
+    found = collect(tasks, nothing, jobs, done)
     order = np.argsort(found.pairs)
     return Explained(
         found.pairs[order],
@@ -242,7 +237,7 @@ def _clear(
     space: NDArray[np.uint64],
     explains: Callable[[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.uint64]], NDArray[np.bool_]],
 ) -> None:
-    row, column = np.nonzero(apart)
+    row, column = positions(apart != 0)
     found = explains(space[row], words[row, column], of_twin[row, column])
     apart[row[found], column[found]] = 0
 
@@ -284,18 +279,18 @@ def _clear_across_words(
     table: SlideTable,
 ) -> None:
     """Clear the bytes of addresses that are not aligned to words."""
-    page, twin = words[rows].view(np.uint8), of_twin[rows].view(np.uint8)
+    row, column = positions(bytes_apart.view(np.uint64)[rows] != 0)
+    at = sorted_unique(np.concatenate((row * WORDS + column, row * WORDS + np.maximum(column - 1, 0))))
+    at = at[at % WORDS < WORDS - 1]
+    row, column = rows[at // WORDS], at % WORDS
+    pairs = [(each[row, column], each[row, column + 1]) for each in (words, of_twin)]
     for shift in range(1, 8):
-        if not len(rows):
-            return
-        shifted, of_shifted = (
-            np.ascontiguousarray(each[:, shift : shift - 8]).view(np.uint64) for each in (page, twin)
-        )
-        row, column = np.nonzero(moved_words(shifted, of_shifted))
-        found = table.explains(space[rows[row]], shifted[row, column], of_shifted[row, column])
-        row, column = row[found], column[found]
+        low, high = np.uint64(8 * shift), np.uint64(64 - 8 * shift)
+        shifted, of_shifted = (first >> low | second << high for first, second in pairs)
+        found = table.explains(space[row], shifted, of_shifted)
+        start = column[found] * 8 + shift
         for byte in range(8):
-            bytes_apart[rows[row], column * 8 + shift + byte] = False
+            bytes_apart[row[found], start + byte] = False
 
 
 def _clear_fields(
@@ -315,7 +310,7 @@ def _clear_fields(
         )
         distance = of_fields - fields
         moved = ((distance & np.uint32(IN_PAGE)) == 0) & moves[distance >> np.uint32(PAGE_BITS)]
-        row, column = np.nonzero(moved)
+        row, column = positions(moved)
         for byte in range(4):
             bytes_apart[rows[row], column * 4 + shift + byte] = False
         pages = (distance[row, column] >> np.uint32(PAGE_BITS)).astype(np.int64)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from hvshare.caveats import Caveat
+
+if TYPE_CHECKING:
+    from hvshare.erosion.aslr_result import Aslr
 
 
 def one_vm() -> Caveat:
@@ -22,3 +27,39 @@ def aslr_needs_bytes() -> Caveat:
         "digests only, pipes can be read only once",
         "name the images that fingerprint files were made of, and files instead of pipes",
     )
+
+
+def aslr_caveats(aslr: Aslr, vms: int) -> list[Caveat]:
+    """Tell what the bounds of ASLR rest on, and in how many VMs addresses were not found.
+
+    Parameters
+    ----------
+    aslr : Aslr
+        What was found.
+    vms : int
+        How many VMs there are.
+
+    Returns
+    -------
+    list of Caveat
+    """
+    found = []
+    if aslr.nonzero_pages:
+        found.append(
+            Caveat(
+                "aslr-by-twins",
+                "what would be alike without ASLR is told by twins among these pages; the bounds held "
+                "against boots without ASLR wherever that was tried, and are no proof",
+                "boot the guests once without ASLR (norandmaps nokaslr) to measure it",
+            )
+        )
+    if aslr.wide_vms < vms:
+        found.append(
+            Caveat(
+                "aslr-narrow-addresses",
+                f"in {vms - aslr.wide_vms} of {vms} VMs no words point into a kernel of 64 bits; addresses of "
+                "32 bits are not looked for, so ASLR may take away more there",
+                "take the figures of ASLR for 64-bit guests",
+            )
+        )
+    return found

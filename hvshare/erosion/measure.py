@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from hvshare.erosion.aslr import measure_aslr
-from hvshare.erosion.caveats import aslr_needs_bytes, one_vm
+from hvshare.erosion.caveats import aslr_caveats, aslr_needs_bytes, one_vm
 from hvshare.erosion.disk_reading import DiskReading
 from hvshare.erosion.large_pages import large_pages_caveats, measure_large_pages
 from hvshare.erosion.prefetch import measure_prefetch
@@ -90,6 +90,7 @@ def measure_erosion(
         caveats.append(aslr_needs_bytes())
     elif "aslr" in sections:
         aslr = measure_aslr(images, fingerprints, jobs=jobs, progress=progress)
+        caveats.extend(aslr_caveats(aslr, len(fingerprints)))
     steps: tuple[WaterfallStep, ...] = ()
     if prefetch is not None and set(SECTIONS) <= set(sections):
         steps = waterfall(sharing.pooled, aslr, prefetch)

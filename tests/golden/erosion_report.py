@@ -64,7 +64,8 @@ def aslr() -> Aslr:
         (
             AslrLayer("pointers in data", 14_000_000, 13_700_000),
             AslrLayer("code", 6_000_000, 5_880_000),
-            AslrLayer("mixed", 1_000_000, 900_000),
+            AslrLayer("mixed", 700_000, 600_000),
+            AslrLayer("displaced", 300_000, 300_000),
         ),
         (
             AslrConstant("web01.raw", ODD_NAME, 64, -0x1_5A40_0000_3000, 0xFFFF_9A40_0000_0000,
@@ -78,6 +79,7 @@ def aslr() -> Aslr:
             AslrRemainder("no twin", 12_000_000),
             AslrRemainder("page table", 40_000),
         ),
+        2,
     )  # fmt: skip
 
 
