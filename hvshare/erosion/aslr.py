@@ -5,7 +5,7 @@ The steps, each in a module of its own:
 1. One page of each content is kept (`page_store`), and who holds it (`aslr_contents`).
 2. Pages that may be twins are found by sketches that slides leave alone (`aslr_sketches`).
 3. What moved in their pairs votes for slides (`aslr_moves`, `aslr_slides`), against what did not move
-   (`aslr_stays`) and within the mappings that pages point into (`aslr_spaces`).
+   (`aslr_stays`) and within the areas that pages point into (`aslr_spaces`).
 4. A pair is explained if every byte that differs belongs to an address that moved by the slide of where it
    points, or is derived from one (`aslr_twins`).
 5. What has no twin at the same place in the page may have one some bytes further on (`aslr_displaced`,
@@ -30,7 +30,7 @@ from hvshare.erosion.aslr_remainder import is_page_table
 from hvshare.erosion.aslr_result import Aslr, AslrLayer, AslrRemainder
 from hvshare.erosion.aslr_sketches import candidates
 from hvshare.erosion.aslr_slides import elect, gather
-from hvshare.erosion.aslr_spaces import Mappings
+from hvshare.erosion.aslr_spaces import Areas
 from hvshare.erosion.aslr_stays import count_stays
 from hvshare.erosion.aslr_twins import explain
 from hvshare.erosion.page_store import PageStore
@@ -143,11 +143,11 @@ class _Search:
         chosen, others = screen(store, one, other, jobs, self._pass("Comparing pairs", len(one)))
         first, second, spaces = contents.spaces(one[chosen], other[chosen])
         moves = find_moves(store, first, second, others, jobs, self._pass("Finding slides", len(first)))
-        mappings = Mappings.of(store, contents, jobs, self._pass("Finding mappings", len(contents)))
+        areas = Areas.of(store, contents, jobs, self._pass("Finding areas pointed into", len(contents)))
         votes = gather(moves, first, second, spaces, contents.vms)
         places = sorted_unique(votes.places.astype(np.int64)).astype(np.uint64)
         stays = count_stays(store, contents, places, jobs)
-        slides = elect(votes, stays, places, contents, mappings)
+        slides = elect(votes, stays, places, contents, areas)
         passes = self._pass("Explaining pairs", len(first))
         explained = explain(store, first, second, spaces, slides, jobs, passes)
         left = explained.left.copy()
@@ -165,7 +165,7 @@ class _Search:
             joined = join_classes(classes, first[rows], second[rows])
             layers.append(self._layer(name, classes, joined))
             classes = joined
-        displaced = self._displaced(classes, slides, mappings)
+        displaced = self._displaced(classes, slides, areas)
         joined = join_classes(classes, *displaced.up_to(BOOKKEEPING_WORDS))
         layers.append(self._layer("displaced", classes, joined))
         near = join_classes(joined, *twins.up_to(NEAR_WORDS))
@@ -176,12 +176,12 @@ class _Search:
         seen = np.zeros(len(contents), bool)
         seen[first], seen[second] = True, True
         remainder = self._remainder(joined, near, seen)
-        return _result(contents, joined, tuple(layers), near, constants, remainder, mappings.wide_vms)
+        return _result(contents, joined, tuple(layers), near, constants, remainder, areas.wide_vms)
 
     def _pass(self, name: str, total: int) -> Callable[[int], None] | None:
         return _pass(self._progress, name, total)
 
-    def _displaced(self, classes: NDArray[np.int64], slides: Votes, mappings: Mappings) -> _Twins:
+    def _displaced(self, classes: NDArray[np.int64], slides: Votes, areas: Areas) -> _Twins:
         """Find twins at different places in the page, of pages that have no copy."""
         store, contents, jobs = self._store, self._contents, self._jobs
         alone = np.flatnonzero(contents.pages == 1)
@@ -189,7 +189,7 @@ class _Search:
         first, second, spaces = contents.spaces(found.first, found.second)
         pairs = Displaced(first, second, np.where(first == found.first, found.words, -found.words))
         passes = self._pass("Finding displaced slides", len(first))
-        drifts = elect_drifts(store, pairs, spaces, slides, mappings, contents.vms, jobs, passes)
+        drifts = elect_drifts(store, pairs, spaces, slides, areas, contents.vms, jobs, passes)
         passes = self._pass("Explaining displaced pairs", len(first))
         judged = judge(store, pairs, spaces, drifts, jobs, passes)
         left = np.where(judged.moved >= _LEAST_MOVED, judged.left, NEAR_WORDS + 1)

@@ -1,13 +1,13 @@
 """Twins whose contents stand some bytes further on in the page.
 
-Where ASLR changes the order in which a program allocates, because it hashes addresses or places mappings
+Where ASLR changes the order in which a program allocates, because it hashes addresses or places areas
 elsewhere, objects of a kind move up by a few. Then no page has a twin at the same place, though most of its
 words stand in a page of the other address space, all of them displaced by one distance, and its addresses
-moved by the slide of the mapping and by how far their targets are displaced, too.
+moved by the slide of the area and by how far their targets are displaced, too.
 
 Such pages are found by words that few pages have, and by the distances between addresses that follow each
 other, wherever in the page they stand. That slides are known to a few KB only is enough to tell them from
-chance: two mappings are as many GB apart as ASLR has bits.
+chance: two areas are as many GB apart as ASLR has bits.
 """
 
 from __future__ import annotations

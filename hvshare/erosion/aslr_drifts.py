@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from hvshare.erosion.aslr_displaced import Displaced
     from hvshare.erosion.aslr_slides import Votes
-    from hvshare.erosion.aslr_spaces import Mappings
+    from hvshare.erosion.aslr_spaces import Areas
     from hvshare.erosion.page_store import PageStore
 
 _BIN_BITS: Final = np.uint64(14)
@@ -72,7 +72,7 @@ def elect_drifts(
     pairs: Displaced,
     spaces: NDArray[np.int64],
     slides: Votes,
-    mappings: Mappings,
+    areas: Areas,
     vms: int,
     jobs: int,
     on_pairs: Callable[[int], None] | None = None,
@@ -89,8 +89,8 @@ def elect_drifts(
         The VMs between which each compares.
     slides : Votes
         Slides that are known exactly.
-    mappings : Mappings
-        The mappings of each VM.
+    areas : Areas
+        The areas of each VM.
     vms : int
         How many VMs there are.
     jobs : int
@@ -118,14 +118,14 @@ def elect_drifts(
     place = region << REGION_PAGES
     target = (place + (middle >> PAGE_BITS)) & (ADDRESS >> PAGE_BITS)
     first_vm, second_vm = space // vms, space % vms
-    into, source = mappings.numbers(second_vm, target), mappings.numbers(first_vm, place)
+    into, source = areas.numbers(second_vm, target), areas.numbers(first_vm, place)
     key = mix(space.astype(np.uint64), region, into.astype(np.uint64))
     order = np.lexsort((phase, bin_, -twins, key))
     best = np.zeros(len(rows), bool)
     best[order[opens_group(key[order])]] = True
     size = np.minimum(middle, (ADDRESS + np.uint64(1) - middle) & ADDRESS)
     best &= (size > 2 * _HALF_BIN) & ~((first_vm == second_vm) & (into == source))
-    best &= mappings.align(first_vm, place, second_vm, (middle >> PAGE_BITS))
+    best &= areas.align(first_vm, place, second_vm, (middle >> PAGE_BITS))
     chosen = [mix(space[best].astype(np.uint64), region[best], bin_[best], phase[best])]
     exact = slides.places < KERNEL_HALF >> PAGE_BITS
     for each in _PHASES:

@@ -3,9 +3,9 @@
 Without ASLR a place has one address in all address spaces that programs lay out alike. So a place of one
 address space moved by one distance to another, the slide. Pairs of pages vote for distances at each page of
 an address space that they point into. A distance is a slide where several twins bear it out over its region,
-where no other distance into the same mapping has more votes, and where contents with several copies do not
-say that nothing moved. The kernel has one address space a VM: it has one slide for each mapping, and none
-within a VM. Nor is there a slide within a mapping: what points to its neighbour is no twin.
+where no other distance into the same area has more votes, and where contents with several copies do not
+say that nothing moved. The kernel has one address space a VM: it has one slide for each area, and none
+within a VM. Nor is there a slide within a area: what points to its neighbour is no twin.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from hvshare.erosion.aslr_contents import Contents
     from hvshare.erosion.aslr_moves import Moves
-    from hvshare.erosion.aslr_spaces import Mappings
+    from hvshare.erosion.aslr_spaces import Areas
 
 _LEAST_TWINS: Final = 3
 """Over a region; a slide that fewer pairs of pages bear out may be chance."""
@@ -133,7 +133,7 @@ def elect(
     stays: tuple[NDArray[np.int64], NDArray[np.int64]],
     places: NDArray[np.uint64],
     contents: Contents,
-    mappings: Mappings,
+    areas: Areas,
 ) -> Votes:
     """Choose the slides among the distances that were voted for.
 
@@ -147,18 +147,18 @@ def elect(
         All places of the votes, ascending.
     contents : Contents
         Who holds what.
-    mappings : Mappings
-        The mappings of each VM.
+    areas : Areas
+        The areas of each VM.
 
     Returns
     -------
     Votes
-        One distance at each place and into each mapping at the most.
+        One distance at each place and into each area at the most.
     """
     first_vm, second_vm = votes.spaces // contents.vms, votes.spaces % contents.vms
-    source = mappings.numbers(first_vm, votes.places)
-    target = mappings.numbers(second_vm, (votes.places + votes.distances) & _WITHIN)
-    unmoved = mappings.numbers(second_vm, votes.places)
+    source = areas.numbers(first_vm, votes.places)
+    target = areas.numbers(second_vm, (votes.places + votes.distances) & _WITHIN)
+    unmoved = areas.numbers(second_vm, votes.places)
     stayed, stayed_of_region = _stays_at(votes, stays, places)
     within, kernel = first_vm == second_vm, votes.places >= KERNEL_HALF >> PAGE_BITS
     score = votes.twins * _SECOND + np.minimum(votes.twins_of_region, _SECOND - 1)
@@ -166,7 +166,7 @@ def elect(
     against = target == unmoved
     out = within & (kernel | (source == target))
     out |= ~kernel & against & (stay_score >= score)
-    out |= ~kernel & ~mappings.align(first_vm, votes.places, second_vm, votes.distances, strict_within=True)
+    out |= ~kernel & ~areas.align(first_vm, votes.places, second_vm, votes.distances, strict_within=True)
     of_kernel = np.flatnonzero(kernel & ~out)
     out[of_kernel] = ~_leads(
         votes.chosen(of_kernel), source[of_kernel], target[of_kernel], (stayed * against)[of_kernel]
@@ -181,7 +181,7 @@ def elect(
 def _leads(
     votes: Votes, source: NDArray[np.int64], target: NDArray[np.int64], stayed: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
-    """Tell which distances have most votes between their two mappings, and more than staying has."""
+    """Tell which distances have most votes between their two areas, and more than staying has."""
     if not len(source):
         return np.zeros(0, bool)
     between = mix(votes.spaces.astype(np.uint64), source.astype(np.uint64), target.astype(np.uint64))

@@ -32,13 +32,13 @@ _LEAST_ADDRESSES: Final = 64
 """A region that fewer words point into is taken for noise among numbers."""
 
 _GAP: Final = 4
-"""Regions that are no further apart belong to one mapping."""
+"""Regions that are no further apart belong to one area."""
 
 _PLACES: Final = 36  # bits of a page's number
 _LEAST_AT_END: Final = 8
 _CLOSE: Final = 384
-"""Pages by which the ends of alike mappings may be apart, as they are seen by what points there: less than
-the 2 MB to which large mappings are aligned."""
+"""Pages by which the ends of alike areas may be apart, as they are seen by what points there: less than
+the 2 MB to which large areas are aligned."""
 
 _CLOSE_WITHIN: Final = 192
 _CLOSE_ALONE: Final = 64
@@ -46,7 +46,7 @@ _CLOSE_ALONE: Final = 64
 there is no other VM."""
 
 _SMALL: Final = np.uint64(1 << 32 >> 12)
-"""Below 4 GB, numbers are taken for addresses so often that mappings have no ends."""
+"""Below 4 GB, numbers are taken for addresses so often that areas have no ends."""
 
 
 class _Pointed(NamedTuple):
@@ -80,8 +80,8 @@ def _sum(keys: NDArray[np.int64], counts: NDArray[np.int64]) -> _Pointed:
     return _Pointed(keys[starts], np.add.reduceat(counts, starts) if len(starts) else counts)
 
 
-class Mappings:
-    """The mappings of each VM, as far as its pages point into them: regions with small gaps only.
+class Areas:
+    """The areas of each VM, as far as its pages point into them: regions with small gaps only.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ class Mappings:
         for vm, pointed in enumerate(places):
             number = self.numbers(np.full(len(pointed), vm), pointed.astype(np.uint64))
             inside, number = pointed[number >= 0], number[number >= 0]
-            # Numbers ascend with places, so each mapping's places follow each other.
+            # Numbers ascend with places, so each area's places follow each other.
             each = np.arange(int(self._numbers[vm].max(initial=-1)) + 1)
             low = np.searchsorted(number, each, "left")
             high = np.searchsorted(number, each, "right")
@@ -110,8 +110,8 @@ class Mappings:
     @classmethod
     def of(
         cls, store: PageStore, contents: Contents, jobs: int, on_pages: Callable[[int], None] | None = None
-    ) -> Mappings:
-        """Find the mappings of each VM.
+    ) -> Areas:
+        """Find the areas of each VM.
 
         Parameters
         ----------
@@ -126,7 +126,7 @@ class Mappings:
 
         Returns
         -------
-        Mappings
+        Areas
         """
         tasks: list[Task[_Sums]] = [
             partial(_count, store, contents, start) for start in range(0, store.pages, _SLICE_PAGES)
@@ -158,9 +158,9 @@ class Mappings:
         *,
         strict_within: bool = False,
     ) -> NDArray[np.bool_]:
-        """Tell whether distances bring an end of a mapping to that of another.
+        """Tell whether distances bring an end of a area to that of another.
 
-        Two programs that are laid out alike have their mappings start or end alike. Where they are not, a
+        Two programs that are laid out alike have their areas start or end alike. Where they are not, a
         library that both have still moved by one distance, which it would be apart without ASLR, too.
 
         Parameters
@@ -200,7 +200,7 @@ class Mappings:
         return found
 
     def numbers(self, vm: NDArray[np.int64], places: NDArray[np.uint64]) -> NDArray[np.int64]:
-        """Tell in which mapping of a VM some pages of an address space lie.
+        """Tell in which area of a VM some pages of an address space lie.
 
         Parameters
         ----------
@@ -212,7 +212,7 @@ class Mappings:
         Returns
         -------
         ndarray of int64, shape (n,)
-            Numbers that tell the mappings of a VM apart; -1 for none.
+            Numbers that tell the areas of a VM apart; -1 for none.
         """
         region = (places >> (REGION_BITS - PAGE_BITS)).astype(np.int64)
         numbers = np.full(len(region), -1, np.int64)

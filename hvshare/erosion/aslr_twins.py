@@ -80,7 +80,7 @@ class SlideTable:
     def __init__(self, slides: Votes) -> None:
         spaces = slides.spaces.astype(np.uint64)
         kernel = slides.places >= KERNEL_HALF >> PAGE_BITS
-        # A mapping of the kernel has one slide, so it holds at places that nobody voted at, too.
+        # A area of the kernel has one slide, so it holds at places that nobody voted at, too.
         regions = slides.places[kernel] >> REGION_PAGES
         self._places = KeySet(np.sort(mix(spaces, slides.places, slides.distances)))
         self._regions = KeySet(np.sort(mix(spaces[kernel], regions, slides.distances[kernel])))

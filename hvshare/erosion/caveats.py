@@ -57,8 +57,8 @@ def aslr_caveats(aslr: Aslr, vms: int) -> list[Caveat]:
         found.append(
             Caveat(
                 "aslr-narrow-addresses",
-                f"in {vms - aslr.wide_vms} of {vms} VMs no words point into a kernel of 64 bits; addresses of "
-                "32 bits are not looked for, so ASLR may take away more there",
+                f"in {vms - aslr.wide_vms} of {vms} VMs no words point into a kernel of 64 bits; addresses "
+                "of 32 bits are not looked for, so ASLR may take away more there",
                 "take the figures of ASLR for 64-bit guests",
             )
         )
