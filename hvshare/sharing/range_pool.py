@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-
 class Sum(Protocol):
     """What tasks find, and what adds up."""
 
@@ -47,9 +46,7 @@ class _Worker(NamedTuple):
     receiver: int
 
 
-def add_up(
-    steps: Sequence[Sequence[Task[S]]], jobs: int, on_done: Callable[[int], None] | None = None
-) -> S:
+def add_up(steps: Sequence[Sequence[Task[S]]], jobs: int, on_done: Callable[[int], None] | None = None) -> S:
     """Do the tasks of each step, once those of the step before are done, and add up what they count.
 
     Parameters
@@ -95,9 +92,7 @@ def _done(task: Task[S], on_done: Callable[[int], None] | None) -> S | None:
 class _Workers:
     """Processes that do tasks by their numbers; whoever reads one has that task."""
 
-    def __init__(
-        self, tasks: Sequence[Task[Any]], jobs: int, on_done: Callable[[int], None] | None
-    ) -> None:
+    def __init__(self, tasks: Sequence[Task[Any]], jobs: int, on_done: Callable[[int], None] | None) -> None:
         self._tasks = tasks
         self._on_done = on_done
         self._workers: list[_Worker] = []
