@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 
 import numpy as np
@@ -28,7 +29,7 @@ def boots(seeds: list[int | None], **factors: bool) -> list[list[bytes]]:
 def test_the_interval_contains_the_truth_of_other_boots(factors: dict[str, bool]) -> None:
     randomised, plain = boots([1, 2], **factors), boots([None, None])
     truth, found = Truth.of(plain, randomised), find(randomised)
-    assert truth.saved > 100
+    assert truth.saved > 50
     assert 0.75 * truth.saved <= found.explained_saved_frames <= truth.saved <= found.upper_saved_frames
 
 
@@ -94,16 +95,13 @@ LETTERS = st.lists(st.sampled_from([bytes([each]) * PAGE for each in b"\0abcd"])
 @given(st.lists(LETTERS, min_size=1, max_size=3), st.lists(st.integers(0, 9), max_size=12))
 def test_merging_contents_is_counted_as_sharing_is(vms: list[list[bytes]], choice: list[int]) -> None:
     contents = Contents.of(hvshare.fingerprint_images(images_of(vms), jobs=1))
-    number = {}
+    number: dict[bytes, int] = {}
     for page in (page for vm in vms for page in vm if any(page)):
         number.setdefault(page, len(number))
     assert len(contents) == len(number)
     assert contents.pages.tolist() == [Counter(page for vm in vms for page in vm)[page] for page in number]
-    pairs = (
-        [(a % len(number), b % len(number)) for a, b in zip(choice, choice[1:], strict=False)]
-        if number
-        else []
-    )
+    steps = itertools.pairwise(choice) if number else ()
+    pairs = [(one % len(number), other % len(number)) for one, other in steps]
     first, second = (np.array([pair[side] for pair in pairs], np.int64) for side in (0, 1))
     classes = join_classes(np.arange(len(number)), first, second)
     # The slow way: rename until nothing changes.
