@@ -15,6 +15,7 @@ import numpy as np
 
 from hvshare.erosion.aslr_keys import KeySet
 from hvshare.erosion.aslr_parts import collect
+from hvshare.erosion.aslr_sketches import best_of_each
 from hvshare.erosion.aslr_words import (
     ADDRESS,
     IN_PAGE,
@@ -116,14 +117,9 @@ def screen(
     pairs, others = screened.pairs[order], screened.others[order]
     close = others <= _CLOSE_WORDS
     far = np.flatnonzero(~close & (others <= _FAR_WORDS))
+    best = best_of_each(first[pairs[far]], second[pairs[far]], _FAR_WORDS - others[far], _FAR_PAIRS)
     keep = close.copy()
-    for page in (first[pairs], second[pairs]):
-        by_page = far[np.lexsort((others[far], page[far]))]
-        starts = np.ones(len(by_page), bool)
-        starts[1:] = page[by_page][1:] != page[by_page][:-1]
-        place = np.arange(len(by_page))
-        rank = place - np.maximum.accumulate(np.where(starts, place, 0))
-        keep[by_page[rank < _FAR_PAIRS]] = True
+    keep[far[best]] = True
     return pairs[keep], others[keep]
 
 
