@@ -93,3 +93,11 @@ class NoReaderError(OutputError):
 
 class SizeError(HvshareError, ValueError):
     """A size or frame size that cannot be used."""
+
+
+class PresetError(HvshareError):
+    """A description of a guest that cannot be used."""
+
+
+class BudgetError(PresetError):
+    """A guest that asks for more memory than it has."""

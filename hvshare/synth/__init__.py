@@ -1,0 +1,1 @@
+"""Guests made to order, with every factor a switch."""
