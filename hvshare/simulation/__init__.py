@@ -1,0 +1,1 @@
+"""Experiments with guests made to order."""
