@@ -12,6 +12,8 @@ from hvshare.cli.export import export
 from hvshare.cli.fingerprint import fingerprint
 from hvshare.cli.inspect import inspect
 from hvshare.cli.ksm_check import ksm_check
+from hvshare.cli.simulate import simulate
+from hvshare.cli.synth import synth
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -26,6 +28,8 @@ def hvshare() -> None:
       hvshare inspect dump.bin
       hvshare compare *.hvs
       hvshare erosion web01.raw web02.raw
+      hvshare synth windows7-x64 -o made.raw
+      hvshare simulate --experiment series
       hvshare fingerprint web01.raw && hvshare analyze web01.raw.hvs web02.raw
 
     Exit status: 0 done; 1 an input could not be used or the result not be written; 2 wrong usage; 3 done,
@@ -40,3 +44,5 @@ hvshare.add_command(export)
 hvshare.add_command(fingerprint)
 hvshare.add_command(inspect)
 hvshare.add_command(ksm_check)
+hvshare.add_command(simulate)
+hvshare.add_command(synth)

@@ -1,0 +1,123 @@
+"""Guests for ``hvshare simulate``: planned as they are asked for, and written to files on request."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from hvshare.errors import OutputError
+from hvshare.report.output import file_names, open_binary_output
+from hvshare.simulation.synthesis import SynthMaker
+from hvshare.synth.draws import Draws
+from hvshare.synth.mapped.reading import read_images
+from hvshare.synth.writing import write_guest
+from hvshare.units import PAGE_SIZE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hvshare.simulation.making import MadeGuest, Request
+    from hvshare.synth.image import SynthImage
+    from hvshare.synth.mapped.image import MappedImage
+
+
+class Guests:
+    """Makes guests, and keeps them as files where that is asked for.
+
+    Parameters
+    ----------
+    images : str or None
+        A directory of programs and libraries that take the place of made ones.
+    keep : str or None
+        A directory to write every guest to; made if it is not there.
+    jobs : int
+        Processes that write, at the most.
+    warn : callable
+        Is told what could not be used of `images`.
+    """
+
+    def __init__(self, images: str | None, keep: str | None, jobs: int, warn: Callable[[str], None]) -> None:
+        self._images = images
+        self._keep = keep
+        self._jobs = jobs
+        self._warn = warn
+        self._told: set[str] = set()
+        self._maker: SynthMaker | None = None
+        self._made_for: tuple[str, int, int] | None = None
+
+    def __call__(self, request: Request, name: str) -> MadeGuest:
+        """Plan a guest; see `hvshare.simulation.making.Maker`.
+
+        Raises
+        ------
+        PresetError
+            If there can be no such guest.
+        OutputError
+            If it cannot be written.
+        """
+        guest = self._maker_for(request)(request, name)
+        if self._keep is not None:
+            self._write(guest, Path(self._keep), guest_file_name(request))
+        return guest
+
+    def _write(self, guest: MadeGuest, folder: Path, name: str) -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(
+                f"the directory cannot be made ({error.strerror or error})",
+                path=str(folder),
+                advice="name another one for --keep",
+            ) from error
+        with open_binary_output(str(folder / name)) as file:
+            write_guest(cast("SynthImage", guest.image).plan, file, jobs=self._jobs)
+
+    def _maker_for(self, request: Request) -> SynthMaker:
+        """Give what makes guests of a template, with the images that ``hvshare synth`` gives it."""
+        preset = request.preset
+        key = None
+        if self._images is not None:
+            key = (preset.architecture, preset.disk.libraries, request.template)
+        # Real images may take as much memory as guests, so those of one template are kept.
+        if self._maker is None or self._made_for != key:
+            self._maker, self._made_for = SynthMaker(self._mapped(request)), key
+        return self._maker
+
+    def _mapped(self, request: Request) -> tuple[MappedImage, ...]:
+        if self._images is None:
+            return ()
+        found = read_images(
+            self._images,
+            architecture=request.preset.architecture,
+            most_pages=-(-request.preset.disk.libraries // PAGE_SIZE),
+            order=Draws.of("images", request.template),
+        )
+        for reason, files in sorted(found.skipped.items()):
+            message = f"{self._images}: {files:,} files left out: {reason}"
+            if message not in self._told:
+                self._told.add(message)
+                self._warn(message)
+        return found.images
+
+
+def guest_file_name(request: Request) -> str:
+    """Name the file of a guest by all that tells it from others of an experiment.
+
+    Returns
+    -------
+    str
+        Without a directory.
+    """
+    shown = {
+        "": request.preset.name,
+        "seed": request.template,
+        "vm": request.vm,
+        "aslr-": "on" if request.aslr else "off",
+        "prefetch-": request.prefetch,
+        "memory-": request.memory_bytes,
+        "large-": request.guest_large_pages,
+        "apps-": request.apps,
+        "fragmentation-": request.fragmentation,
+        "diversity-": request.diversity,
+    }
+    return file_names(["_".join(f"{key}{value}" for key, value in shown.items())], ".raw")[0]

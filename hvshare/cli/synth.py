@@ -1,0 +1,283 @@
+"""``hvshare synth``: guests made to order."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from hvshare.cli.interrupts import deferred_interrupts
+from hvshare.cli.options import SizeType, Talk, jobs_option, talk_options
+from hvshare.errors import PresetError
+from hvshare.fingerprint.workers import default_jobs
+from hvshare.report.output import open_binary_output, open_output
+from hvshare.synth.preset_file import load_preset, preset_text
+from hvshare.units import format_size
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hvshare.synth.guest import GuestPlan
+    from hvshare.synth.preset import Preset
+    from hvshare.synth.settings import Settings
+    from hvshare.synth.template import Template
+
+SEED: Final = click.IntRange(0, (1 << 64) - 1)
+
+
+class FractionType(click.ParamType[Fraction]):
+    """A number such as 0.25 or 1/4, within bounds."""
+
+    name = "fraction"
+
+    def __init__(self, most: int | None, *, zero: bool) -> None:
+        self._most = most
+        self._zero = zero
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Fraction:
+        """Read a fraction, or fail as wrong usage."""
+        try:
+            number = Fraction(value)
+        except (ValueError, ZeroDivisionError):
+            self.fail(f"{value!r} is no number such as 0.25 or 1/4.", param, ctx)
+        if number < 0 or (not number and not self._zero) or (self._most is not None and number > self._most):
+            least = "0 or more" if self._zero else "more than 0"
+            most = "" if self._most is None else f", and at most {self._most}"
+            self.fail(f"{value} is not in range: give {least}{most}.", param, ctx)
+        return number
+
+
+@click.command(short_help="Make the memory image of a guest, every factor a switch.")
+@click.argument("preset_name", metavar="PRESET")
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    type=click.Path(allow_dash=True),
+    help="Write the image to a file, whole or not at all.  [default: standard output]",
+)
+@click.option(
+    "--memory", type=SizeType(), metavar="SIZE", help="A multiple of 2 MB.  [default: the preset's]"
+)
+@click.option(
+    "--scale",
+    type=FractionType(16, zero=False),
+    default="1",
+    metavar="FRACTION",
+    help="All sizes of the preset, so many times as large; sizes given here are not scaled.  [default: 1]",
+)
+@click.option(
+    "--template", type=SEED, default=1, show_default=True, metavar="SEED", help="System files and disk."
+)
+@click.option("--vm", type=SEED, default=1, show_default=True, metavar="SEED", help="Files of its own.")
+@click.option(
+    "--boot",
+    type=SEED,
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Randomized addresses, private data, and where frames lie.",
+)
+@click.option(
+    "--aslr/--no-aslr", default=None, help="Randomize addresses.  [default: as the system of the preset does]"
+)
+@click.option(
+    "--prefetch",
+    default="default",
+    metavar="off|superfetch|preload|FRACTION",
+    help="What fills free memory, or so much of it that the preset's own prefetcher fills.  [default: the "
+    "preset's]",
+)
+@click.option(
+    "--guest-large-pages",
+    type=SizeType(),
+    default=0,
+    metavar="SIZE",
+    help="What applications allocate in large pages.  [default: 0]",
+)
+@click.option(
+    "--apps",
+    type=SizeType(),
+    default=0,
+    metavar="SIZE",
+    help="What applications allocate beside the preset's programs, those in large pages among it.  [default: "
+    "0]",
+)
+@click.option(
+    "--fragmentation",
+    type=FractionType(1, zero=True),
+    metavar="FRACTION",
+    help="Share of the blocks of 2 MB that are broken up.  [default: the preset's]",
+)
+@click.option(
+    "--images",
+    metavar="DIR",
+    type=click.Path(),
+    help="Take libraries from the PE files (Windows presets) or ELF shared objects (Linux) in a folder.",
+)
+@click.option(
+    "--truth",
+    metavar="FILE",
+    type=click.Path(),
+    help="Write who owns each page, and which pages ASLR touched: an .npz file of numpy.",
+)
+@click.option(
+    "--disk",
+    metavar="FILE",
+    type=click.Path(),
+    help="Write the disk, for hvshare erosion prefetch --disk.",
+)
+@click.option(
+    "--show-preset", is_flag=True, help="Print the preset as TOML, to be changed and given by its path."
+)
+@jobs_option
+@talk_options
+def synth(
+    preset_name: str,
+    output: str | None,
+    truth: str | None,
+    disk: str | None,
+    images: str | None,
+    template: int,
+    show_preset: bool,
+    jobs: int | None,
+    quiet: bool,
+    verbose: bool,
+    progress: bool | None,
+    **asked: Any,
+) -> None:
+    """Make the raw image of a guest's memory: the same arguments give the same bytes, on every machine.
+
+    PRESET is windows-xp-x86, windows7-x86, windows7-x64, linux-x64, or the path of a TOML file like theirs;
+    --show-preset prints one to start from. Guests of one template and other --vm and --boot are VMs of one
+    kind on a host; of other --boot alone, one VM at another time.
+
+    \b
+    Examples:
+      hvshare synth windows7-x64 --scale 1/16 -o one.raw
+      hvshare synth windows7-x64 --scale 1/16 --vm 2 --boot 2 --no-aslr -o two.raw
+      hvshare synth linux-x64 --memory 6GiB --apps 1GiB --prefetch 0.5 --truth truth.npz -o web.raw
+      hvshare synth windows-xp-x86 | hvshare analyze -
+      hvshare synth windows7-x86 --show-preset > mine.toml && hvshare synth ./mine.toml -o mine.raw
+    """
+    talk = Talk(quiet=quiet, verbose=verbose, progress=progress)
+    if show_preset:
+        load_preset(preset_name)
+        with open_output(None if output == "-" else output) as file:
+            file.write(preset_text(preset_name))
+        return
+    preset = load_preset(preset_name).scaled(asked.pop("scale"))
+    with deferred_interrupts():
+        from hvshare.synth.guest import plan_guest
+
+    try:
+        settings = _settings(preset, template=template, **asked)
+    except PresetError as error:
+        # The preset has been checked: it is options that cannot be, or do not go with it.
+        raise click.UsageError(str(error)) from error
+    made_from = _template(preset, template, images, talk)
+    plan = plan_guest(settings, made_from)
+    if plan.large_blocks < plan.settings.large_blocks:
+        talk.warn(
+            f"{plan.large_blocks:,} of {plan.settings.large_blocks:,} large pages were to be had, memory "
+            "being fragmented; the rest of what applications allocate lies in small pages"
+        )
+    for owner, pages in plan.pages_of_owners.items():
+        talk.tell(f"{owner.title}: {format_size(pages * 4096)}")
+    _write(plan, made_from, None if output == "-" else output, truth, disk, jobs or default_jobs(), talk)
+
+
+def _template(preset: Preset, seed: int, images: str | None, talk: Talk) -> Template:
+    with deferred_interrupts():
+        from hvshare.synth.template import Template
+    if images is None:
+        return Template(preset, seed)
+    from hvshare.synth.draws import Draws
+    from hvshare.synth.mapped.reading import read_images
+
+    found = read_images(
+        images,
+        architecture=preset.architecture,
+        most_pages=-(-preset.disk.libraries // 4096),
+        order=Draws.of("images", seed),
+    )
+    for reason, count in found.skipped.items():
+        if count:
+            talk.warn(f"{images}: {count:,} files left out: {reason}")
+    return Template(preset, seed, tuple(found.images))
+
+
+def _settings(
+    preset: Preset,
+    *,
+    memory: int | None,
+    aslr: bool | None,
+    prefetch: str,
+    fragmentation: Fraction | None,
+    **asked: Any,
+) -> Settings:
+    from hvshare.synth.settings import Prefetching, Settings
+
+    randomizes = preset.aslr.kind != "none"
+    if aslr and not randomizes:
+        raise PresetError(
+            f"--aslr: {preset.name} has none",
+            advice="take another preset, or give aslr.kind in one of your own",
+        )
+    return Settings(
+        preset,
+        preset.memory if memory is None else memory,
+        aslr=randomizes if aslr is None else aslr,
+        prefetch=Prefetching.parse(prefetch, preset),
+        fragmentation=preset.fragmentation if fragmentation is None else fragmentation,
+        **asked,
+    )
+
+
+def _write(
+    plan: GuestPlan,
+    template: Template,
+    output: str | None,
+    truth: str | None,
+    disk: str | None,
+    jobs: int,
+    talk: Talk,
+) -> None:
+    """Write all files; they take their places together, when the last one is complete."""
+    _check_distinct(output, truth, disk)
+    with deferred_interrupts():
+        from hvshare.synth.writing import write_disk, write_guest
+    with ExitStack() as files:
+        of_image = files.enter_context(open_binary_output(output))
+        of_truth = None if truth is None else files.enter_context(open_binary_output(truth))
+        of_disk = None if disk is None else files.enter_context(open_binary_output(disk))
+        with talk.passes() as passes:
+
+            def start(name: str, pages: int) -> Callable[[int], None] | None:
+                if passes is None:
+                    return None
+                passes.start(name, pages)
+                return passes.advance
+
+            known = write_guest(
+                plan,
+                of_image,
+                jobs=jobs,
+                truth=truth is not None,
+                on_pages=start("Making memory", len(plan)),
+                name=output or "standard output",
+            )
+            if known is not None and of_truth is not None:
+                known.write(of_truth, plan)
+            if of_disk is not None:
+                on_pages = start("Making disk", len(template.disk))
+                write_disk(template, of_disk, jobs=jobs, on_pages=on_pages, name=disk or "")
+
+
+def _check_distinct(*paths: str | None) -> None:
+    given = [os.path.realpath(path) for path in paths if path is not None]
+    if len(set(given)) < len(given):
+        raise click.UsageError("Image, truth and disk are different files: give each a name of its own.")
