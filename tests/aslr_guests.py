@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections import Counter
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
@@ -41,9 +42,6 @@ BASES: Final = np.array(
 )
 """Where regions are without ASLR: in all processes at the same addresses."""
 
-LIBRARIES: Final = (0, 3 * MB)
-"""Where the two libraries lie in the area of mappings."""
-
 
 class Form(enum.IntEnum):
     """How an address, or what depends on one, is written."""
@@ -71,6 +69,10 @@ class Addresses(NamedTuple):
     def __add__(self, other: object) -> Addresses:
         assert isinstance(other, Addresses)
         return Addresses(*(np.concatenate(both) for both in zip(self, other, strict=True)))
+
+    def chosen(self, which: NDArray[np.bool_]) -> Addresses:
+        """Keep some of them."""
+        return Addresses(*(column[which] for column in self))
 
     def below(self, rows: int) -> Addresses:
         """Move them down by some pages."""
@@ -175,8 +177,7 @@ def pointers(
 def scattered(
     random: np.random.Generator, rows: Sequence[int], each: int, form: Form, region: Region, size: int
 ) -> Addresses:
-    """Put some addresses into each of some pages, anywhere but for words that are aligned in all forms but
-    fields."""
+    """Put some addresses into each of some pages; those of 64 bits are aligned, fields are not."""
     row = np.repeat(np.asarray(rows), each)
     step = 8 if form < Form.FIELD else 13
     places = np.concatenate([random.choice(PAGE // step - 1, each, replace=False) for _ in rows])
@@ -209,6 +210,33 @@ def kernel(random: np.random.Generator) -> Part:
         rows = range(int(form == Form.FIELD), 40, 2)
         code = code.with_addresses(scattered(random, rows, 30, form, region, 2 * MB))
     return of_data + code
+
+
+def alike_pages(random: np.random.Generator, start: int, pages: int) -> Part:
+    """Make an array in a heap: pages that are alike but for addresses in themselves."""
+    columns, offsets = random.choice(WORDS, 6, replace=False), random.integers(0, PAGE, 6) & ~7
+    rows = np.repeat(np.arange(pages), 6)
+    return Part(
+        np.repeat(data(random, 1), pages, axis=0),
+        Addresses(
+            rows,
+            np.tile(columns * 8, pages),
+            np.full(len(rows), Form.POINTER),
+            np.full(len(rows), Region.HEAP),
+            np.tile(offsets, pages) + (start + rows) * PAGE,
+        ),
+    )
+
+
+def displaced(heap: Part, by: int) -> Part:
+    """Move what is in a heap some bytes up, with all that points there."""
+    each = heap.addresses
+    at = each.rows * PAGE + each.bytes_in + by
+    kept = each.chosen(at < heap.words.size * 8)
+    at = at[at < heap.words.size * 8]
+    offsets = np.where(kept.regions == Region.HEAP, kept.offsets + by, kept.offsets)
+    moved = kept._replace(rows=at // PAGE, bytes_in=at % PAGE, offsets=offsets)
+    return Part(np.roll(heap.words, by // 8), moved)
 
 
 class Disk:
@@ -265,9 +293,28 @@ def images_of(vms: Sequence[Vm], *, zero_runs: bool = True) -> list[MemoryImage]
 
 
 def find(vms: Sequence[Vm], jobs: int = 1) -> Aslr:
-    """Search for what ASLR takes away from some VMs."""
+    """Search for what ASLR takes away from some VMs, and check that the counts add up."""
     images = images_of(vms)
-    return measure_aslr(images, hvshare.fingerprint_images(images, jobs=1), jobs=jobs)
+    found = measure_aslr(images, hvshare.fingerprint_images(images, jobs=1), jobs=jobs)
+    check_sums(found, vms)
+    return found
+
+
+def check_sums(found: Aslr, vms: Sequence[Vm]) -> None:
+    """Hold the counts against each other, and those of pages against raw bytes."""
+    copies = Counter(page for vm in vms for page in vm if page is not None and page != ZERO)
+    assert found.nonzero_pages == sum(copies.values())
+    assert found.unmatched_pages == sum(times == 1 for times in copies.values())
+    assert found.explained_saved_self + found.explained_saved_inter == found.explained_saved_frames
+    assert found.explained_saved_frames + found.near_saved_frames == found.upper_saved_frames
+    assert found.near_saved_frames >= 0
+    # Of the different contents at least one stays.
+    assert found.upper_saved_frames <= max(len(copies) - 1, 0)
+    assert sum(layer.saved_frames for layer in found.layers) == found.explained_saved_frames
+    assert sum(layer.pages for layer in found.layers) == found.explained_pages
+    remainder = {each.name: each.pages for each in found.remainder}
+    assert sum(remainder.values()) + found.explained_pages == found.unmatched_pages
+    assert remainder.get("near", 0) == found.near_pages
 
 
 def kept(vms: Sequence[Vm]) -> tuple[PageStore, Contents, list[Fingerprints]]:

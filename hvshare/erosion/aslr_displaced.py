@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 
 from hvshare.erosion.aslr_parts import collect
-from hvshare.erosion.aslr_sketches import best_of_each, pairs_in_groups
-from hvshare.erosion.aslr_words import KERNEL_HALF, is_canonical, mix, opens_group, positions
+from hvshare.erosion.aslr_sketches import best_of_each, count_equal, pairs_in_groups
+from hvshare.erosion.aslr_words import KERNEL_HALF, is_canonical, mix, positions
 from hvshare.erosion.page_store import WORDS
 
 if TYPE_CHECKING:
@@ -102,23 +102,24 @@ def displaced_candidates(
     done = None if on_pages is None else lambda tasks: on_pages(tasks * _SLICE_PAGES)
     keys = collect(tasks, _Marks(np.empty(0, np.uint64)), jobs, done).keys
     keys.sort()
-    place = (keys & ((np.uint64(1) << _PLACE_BITS) - np.uint64(1))).astype(np.int64)
+    place = (keys & ((np.uint64(1) << _PLACE_BITS) - np.uint64(1))).astype(np.int16)
     keys >>= _PLACE_BITS
-    page = (keys & ((np.uint64(1) << page_bits) - np.uint64(1))).astype(np.int64)
+    page = (keys & ((np.uint64(1) << page_bits) - np.uint64(1))).astype(np.int32)
     keys >>= page_bits
     bits = np.int64(page_bits)
-    found = []
+    found = [np.empty(0, np.int64)]
     for one, other in pairs_in_groups(keys, _MOST_ALIKE):
         # Pages ascend within a group, so the first of a pair is the lower one.
         shift = place[other] - place[one]
         apart = (page[one] != page[other]) & (np.abs(shift) <= MOST_DISPLACED)
-        pages_of = page[one[apart]] << bits | page[other[apart]]
-        found.append((pages_of << _SHIFT_BITS) + shift[apart] + WORDS)
-    triples = np.sort(np.concatenate([np.empty(0, np.int64), *found]))
-    starts = np.flatnonzero(opens_group(triples.view(np.uint64)))
-    marks = np.diff(np.append(starts, len(triples)))
-    chosen = triples[starts[marks >= _LEAST_MARKS]]
-    marks = marks[marks >= _LEAST_MARKS]
+        triples = page[one[apart]].astype(np.int64) << bits
+        triples |= page[other[apart]]
+        triples <<= _SHIFT_BITS
+        triples += shift[apart] + np.int16(WORDS)
+        found.append(triples)
+    del keys, place, page
+    chosen, marks = count_equal(found)
+    chosen, marks = chosen[marks >= _LEAST_MARKS], marks[marks >= _LEAST_MARKS]
     shift = (chosen & ((1 << _SHIFT_BITS) - 1)) - WORDS
     both = chosen >> _SHIFT_BITS
     first, second = pages[both >> bits], pages[both & ((1 << bits) - 1)]

@@ -36,6 +36,13 @@ class _Parts(Generic[C]):
     def __add__(self, other: _Parts[C]) -> _Parts[C]:
         return _Parts(self.found + other.found)
 
+    def __reduce__(self) -> tuple[Callable[..., _Parts[C]], tuple[Any, ...]]:
+        """Send few large arrays: many small ones would leave the heap of the receiver in pieces."""
+        numbers, parts = [number for number, _ in self.found], [part for _, part in self.found]
+        lengths = [[len(column) for column in part] for part in parts]
+        columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
+        return _taken_apart, (type(parts[0]), numbers, lengths, columns)
+
 
 def collect(
     tasks: Sequence[Callable[[], C]], empty: C, jobs: int, on_done: Callable[[int], None] | None = None
@@ -70,6 +77,14 @@ def collect(
     del found
     # One after the other, so that no more than one column is there twice.
     return type(empty)(*(_joined(column) for column in columns))
+
+
+def _taken_apart(
+    kind: Callable[..., C], numbers: list[int], lengths: list[list[int]], columns: list[NDArray[Any]]
+) -> _Parts[C]:
+    ends = np.cumsum(lengths, axis=0)[:-1]
+    parts = zip(*(np.split(column, end) for column, end in zip(columns, ends.T, strict=True)), strict=True)
+    return _Parts([(number, kind(*part)) for number, part in zip(numbers, parts, strict=True)])
 
 
 def _as_part(number: int, task: Callable[[], C]) -> _Parts[C]:

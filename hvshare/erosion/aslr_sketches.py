@@ -17,7 +17,7 @@ from hvshare.erosion.aslr_parts import collect
 from hvshare.erosion.aslr_words import IN_PAGE, mix, opens_group, positions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
@@ -27,6 +27,9 @@ _PIECE_WORDS: Final = 4
 _SLICE_PAGES: Final = 4096
 _MOST_PIECES: Final = 1 << 24
 """Beyond so many pieces a sample is taken, so that memory stays bounded; twins keep the same ones."""
+
+_MOST_PAIRS: Final = 1 << 25
+"""Beyond so many pairs by pieces, a further sample is taken, for the same reason."""
 
 MOST_ALIKE: Final = 16
 """A piece that more pages have tells nothing."""
@@ -43,9 +46,7 @@ class Sketches(NamedTuple):
     Attributes
     ----------
     pieces : ndarray of uint64
-        Hashes of pieces.
-    pages : ndarray of int64
-        The page that each piece is of.
+        Hashes of pieces, with the page that each is of in the lowest bits.
     wholes : ndarray of uint64
         A hash of all reduced words for each page in `of`.
     of : ndarray of int64
@@ -53,7 +54,6 @@ class Sketches(NamedTuple):
     """
 
     pieces: NDArray[np.uint64]
-    pages: NDArray[np.int64]
     wholes: NDArray[np.uint64]
     of: NDArray[np.int64]
 
@@ -79,19 +79,18 @@ def candidates(
     """
     share = min(1.0, _MOST_PIECES / max(1, store.pages * 128))
     threshold = np.uint64(min(int(share * 2.0**64), (1 << 64) - 1))
+    page_bits = np.uint64(max(1, (store.pages - 1).bit_length()))
     tasks = [
-        partial(_sketch, store, start, min(start + _SLICE_PAGES, store.pages), threshold)
+        partial(_sketch, store, start, min(start + _SLICE_PAGES, store.pages), threshold, page_bits)
         for start in range(0, store.pages, _SLICE_PAGES)
     ]
     none = np.empty(0, np.int64)
     done = None if on_pages is None else lambda tasks: on_pages(tasks * _SLICE_PAGES)
-    empty = Sketches(none.view(np.uint64), none, none.view(np.uint64), none)
-    sketches = collect(tasks, empty, jobs, done)
-    first, second, counts = _join(sketches.pieces, sketches.pages, store.pages)
-    best = best_of_each(first, second, counts, _CANDIDATES)
-    pairs = [first[best] << np.int64(32) | second[best]]
-    order = np.argsort(sketches.wholes, kind="stable")
-    wholes, of = sketches.wholes[order], sketches.of[order]
+    unsigned = none.view(np.uint64)
+    pieces, wholes, of = collect(tasks, Sketches(unsigned, unsigned, none), jobs, done)
+    pairs = [_join(pieces, page_bits)]
+    order = np.argsort(wholes, kind="stable")
+    wholes, of = wholes[order], of[order]
     for distance in range(1, _NEIGHBOURS + 1):
         alike = np.flatnonzero(wholes[distance:] == wholes[:-distance])
         one, other = of[alike], of[alike + distance]
@@ -101,7 +100,7 @@ def candidates(
     return joined >> np.int64(32), joined & np.int64(0xFFFF_FFFF)
 
 
-def _sketch(store: PageStore, start: int, end: int, threshold: np.uint64) -> Sketches:
+def _sketch(store: PageStore, start: int, end: int, threshold: np.uint64, page_bits: np.uint64) -> Sketches:
     reduced = store.slice(start, end) & IN_PAGE
     pieces = np.zeros((end - start, reduced.shape[1] // _PIECE_WORDS), np.uint64)
     blank = np.ones(pieces.shape, bool)
@@ -112,31 +111,41 @@ def _sketch(store: PageStore, start: int, end: int, threshold: np.uint64) -> Ske
     pieces = mix(pieces, np.broadcast_to(np.arange(pieces.shape[1], dtype=np.uint64), pieces.shape))
     wholes = pieces.sum(axis=1)
     rows, columns = positions(~blank & (pieces <= threshold))
-    return Sketches(pieces[rows, columns], rows + start, wholes, np.arange(start, end))
-
-
-def _join(
-    pieces: NDArray[np.uint64], pages: NDArray[np.int64], total: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Pair pages that have pieces in common, and count these."""
     # The page takes the place of bits that almost never decide, so that a plain sort brings both in order.
-    shift = np.uint64(max(1, (total - 1).bit_length()))
-    mask = (np.uint64(1) << shift) - np.uint64(1)
-    keys = (pieces & ~mask) | pages.astype(np.uint64)
+    mask = (np.uint64(1) << page_bits) - np.uint64(1)
+    keys = (pieces[rows, columns] & ~mask) | (rows + start).astype(np.uint64)
+    return Sketches(keys, wholes, np.arange(start, end))
+
+
+def _join(keys: NDArray[np.uint64], page_bits: np.uint64) -> NDArray[np.int64]:
+    """Pair pages that have most pieces in common; gives both in one number. The keys are overwritten."""
     keys.sort()
-    page = (keys & mask).astype(np.int64)
-    keys >>= shift
-    pairs = [page[one] << np.int64(32) | page[other] for one, other in pairs_in_groups(keys, MOST_ALIKE)]
-    joined = np.sort(np.concatenate(pairs))
-    starts = np.flatnonzero(opens_group(joined.view(np.uint64)))
-    counts = np.diff(np.append(starts, len(joined)))
-    joined = joined[starts]
-    return joined >> np.int64(32), joined & np.int64(0xFFFF_FFFF), counts
+    page = (keys & ((np.uint64(1) << page_bits) - np.uint64(1))).astype(np.int32)
+    keys >>= page_bits
+    found = [np.empty(0, np.int64)]
+    for one, other in pairs_in_groups(keys, MOST_ALIKE):
+        pairs = page[one].astype(np.int64)
+        pairs <<= np.int64(32)
+        pairs |= page[other]
+        found.append(pairs)
+    joined, counts = count_equal(found)
+    best = best_of_each(joined >> np.int64(32), joined & np.int64(0xFFFF_FFFF), counts, _CANDIDATES)
+    return joined[best]
+
+
+def count_equal(parts: list[NDArray[np.int64]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Give each value of some arrays once, ascending, and how often it is there; the list is emptied."""
+    values = np.concatenate(parts)
+    parts.clear()
+    values.sort()
+    starts = np.flatnonzero(opens_group(values.view(np.uint64)))
+    counts = np.diff(np.append(starts, len(values)))
+    return values[starts], counts
 
 
 def pairs_in_groups(
-    ordered: NDArray[np.uint64], most: int
-) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    ordered: NDArray[np.uint64], most: int, most_pairs: int = _MOST_PAIRS
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Pair the members of each group of equal values, where there are no more than some.
 
     Parameters
@@ -145,10 +154,12 @@ def pairs_in_groups(
         Values in ascending order.
     most : int
         Members of a group at the most.
+    most_pairs : int
+        Where there would be more pairs, only the groups of the lowest values are taken.
 
-    Returns
-    -------
-    list of (ndarray of int64, ndarray of int64)
+    Yields
+    ------
+    one, other : ndarray of int64
         Indexes of the lower and the upper member of pairs, by how far apart they are.
 
     Examples
@@ -161,14 +172,14 @@ def pairs_in_groups(
     counts = np.diff(np.append(starts, len(ordered)))
     chosen = (counts > 1) & (counts <= most)
     starts, counts = starts[chosen], counts[chosen]
-    pairs = []
+    within = int(np.searchsorted(np.cumsum(counts * (counts - 1) // 2), most_pairs, "right"))
+    starts, counts = starts[:within], counts[:within]
     for distance in range(1, most):
         wide = counts > distance
         times = counts[wide] - distance
         before = np.cumsum(times) - times
         one = np.repeat(starts[wide] - before, times) + np.arange(int(times.sum()))
-        pairs.append((one, one + distance))
-    return pairs
+        yield one, one + distance
 
 
 def best_of_each(

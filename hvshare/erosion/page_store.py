@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import tempfile
-from functools import partial
 from typing import TYPE_CHECKING, Final, Self
 
 import numpy as np
@@ -13,7 +13,7 @@ from hvshare.errors import ImageChangedError, ResourceError
 from hvshare.units import PAGE_SIZE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -43,9 +43,10 @@ class PageStore:
 
     def __init__(self, contents: Contents) -> None:
         self._contents = contents
-        self._file = tempfile.TemporaryFile(prefix="hvshare-")  # noqa: SIM115  # closed by close()
-        self._map: mmap.mmap | None = None
         self.pages = len(contents)
+        self._map: mmap.mmap | None = None
+        with self._told():
+            self._file = tempfile.TemporaryFile(prefix="hvshare-")  # noqa: SIM115  # closed by close()
 
     def fill(
         self,
@@ -89,14 +90,18 @@ class PageStore:
                     path=image.path,
                     advice="work with a copy that nobody writes to",
                 )
-        self._write(self._file.flush)
+        with self._told():
+            self._file.flush()
 
     def _append(self, rows: NDArray[np.uint8]) -> None:
-        self._write(partial(self._file.write, rows.data))
+        with self._told():
+            self._file.write(rows.data)
 
-    def _write(self, write: Callable[[], object]) -> None:
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """Say what errors of the temporary file are, so that none is taken for that of an image."""
         try:
-            write()
+            yield
         except OSError as error:
             raise ResourceError(
                 f"there is no room for {self.pages:,} pages in a temporary file: {error.strerror}",
@@ -142,7 +147,9 @@ class PageStore:
         if self._map is not None:
             self._map.close()
             self._map = None
-        self._file.close()
+        # What could not be written is not wanted any more.
+        with contextlib.suppress(OSError):
+            self._file.close()
 
     def __enter__(self) -> Self:
         return self
