@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from contextlib import ExitStack
 from fractions import Fraction
@@ -12,9 +13,7 @@ import click
 from hvshare.cli.interrupts import deferred_interrupts
 from hvshare.cli.options import SizeType, Talk, jobs_option, talk_options
 from hvshare.errors import PresetError
-from hvshare.fingerprint.workers import default_jobs
 from hvshare.report.output import open_binary_output, open_output
-from hvshare.synth.preset_file import load_preset, preset_text
 from hvshare.units import format_size
 
 if TYPE_CHECKING:
@@ -164,6 +163,9 @@ def synth(
       hvshare synth windows7-x86 --show-preset > mine.toml && hvshare synth ./mine.toml -o mine.raw
     """
     talk = Talk(quiet=quiet, verbose=verbose, progress=progress)
+    with deferred_interrupts():
+        from hvshare.fingerprint.workers import default_jobs
+        from hvshare.synth.preset_file import load_preset, preset_text
     if show_preset:
         load_preset(preset_name)
         with open_output(None if output == "-" else output) as file:
@@ -271,7 +273,10 @@ def _write(
                 name=output or "standard output",
             )
             if known is not None and of_truth is not None:
-                known.write(of_truth, plan)
+                # numpy seeks and flushes on its own, past what names the file in errors.
+                whole = io.BytesIO()
+                known.write(whole, plan)
+                of_truth.write(whole.getbuffer())
             if of_disk is not None:
                 on_pages = start("Making disk", len(template.disk))
                 write_disk(template, of_disk, jobs=jobs, on_pages=on_pages, name=disk or "")

@@ -76,7 +76,8 @@ class MadeGuest(NamedTuple):
     image : GuestImage
         Makes its pages on demand; whoever asked closes it.
     used_bytes, cache_bytes, free_bytes : int
-        Memory of the kernel and of programs, of the file cache, and of nobody. They add up to its memory.
+        Memory that is in use, of the file cache, and of nobody. What was read into the cache is in use, too,
+        as Windows counts its working set; what was only prefetched is not.
     """
 
     image: GuestImage

@@ -45,7 +45,7 @@ class SynthMaker:
         plan = plan_guest(settings, self._template(settings.preset, settings.template))
         pages = plan.pages_of_owners
         cache, free = (sum(pages[owner] for owner in owners) * PAGE_SIZE for owners in (CACHE, FREE))
-        used = len(plan) * PAGE_SIZE - cache - free
+        used = len(plan) * PAGE_SIZE - pages[Owner.PREFETCHED] * PAGE_SIZE - free
         return MadeGuest(SynthImage(name, plan), used_bytes=used, cache_bytes=cache, free_bytes=free)
 
 

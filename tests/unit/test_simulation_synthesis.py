@@ -61,10 +61,14 @@ def test_every_part_of_a_request_reaches_the_settings() -> None:
     assert (settings.fragmentation, settings.preset.prefetcher.diversity) == (Fraction(1, 5), Fraction(1, 7))
 
 
-def test_used_cache_and_free_are_all_of_memory(maker: SynthMaker) -> None:
+def test_what_is_prefetched_is_cache_and_not_in_use(maker: SynthMaker) -> None:
+    read = maker(asked(prefetch="off"), "vm1")
     for prefetch in ("off", "superfetch"):
         guest = maker(asked(prefetch=prefetch), "vm1")
-        assert guest.used_bytes + guest.cache_bytes + guest.free_bytes == asked().memory_bytes
+        prefetched = guest.cache_bytes - read.cache_bytes
+        assert guest.used_bytes + prefetched + guest.free_bytes == asked().memory_bytes
+        assert guest.used_bytes == read.used_bytes
+        assert (prefetched > 0) == (prefetch == "superfetch")
         zero = tallies_of([fingerprints(guest)])[PAGE].zero_memory
         # What is free is zero on Windows, and hardly anything else is.
         assert guest.free_bytes <= zero <= guest.free_bytes + asked().memory_bytes // 20
