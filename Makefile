@@ -37,10 +37,11 @@ bench: $(VENV)/installed-dev ## measure speed and memory beside other tools
 	$(RUN)/python -m tests.benchmarks.bench_formats
 	$(RUN)/python -m tests.benchmarks.bench_compare
 	$(RUN)/python -m tests.benchmarks.bench_erosion
+	$(RUN)/python -m tests.benchmarks.bench_synth
 
-validate: $(VENV)/installed-dev ## hold erosion against real guests: make validate LAB=DIR (docs/validation.md)
-	@test -n "$(LAB)" || { echo "name a folder of guests: make validate LAB=DIR; see docs/validation.md" >&2; exit 2; }
-	$(RUN)/python -m tests.validation $(if $(NAME),--write "$(NAME)") "$(LAB)"
+validate: $(VENV)/installed-dev ## hold erosion against guests whose truth is known: LAB=DIR, SYNTH=1, IMAGES=DIR (docs/validation.md)
+	@test -n "$(LAB)$(SYNTH)$(IMAGES)" || { echo "name guests: make validate LAB=DIR, SYNTH=1 or IMAGES=DIR; see docs/validation.md" >&2; exit 2; }
+	$(RUN)/python -m tests.validation $(if $(SYNTH),--synth) $(if $(IMAGES),--images "$(IMAGES)") $(if $(LAB),"$(LAB)") $(if $(NAME),--write "$(NAME)",$(if $(WRITE),--write))
 
 samples: $(VENV)/installed ## make sample_dumps/ again from its seed
 	$(RUN)/python sample_dumps/make_samples.py

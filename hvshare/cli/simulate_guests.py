@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING, cast
 from hvshare.errors import OutputError
 from hvshare.report.output import file_names, open_binary_output
 from hvshare.simulation.synthesis import SynthMaker
-from hvshare.synth.draws import Draws
-from hvshare.synth.mapped.reading import read_images
+from hvshare.synth.template import images_for
 from hvshare.synth.writing import write_guest
-from hvshare.units import PAGE_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,7 +68,8 @@ class Guests:
                 advice="name another one for --keep",
             ) from error
         with open_binary_output(str(folder / name)) as file:
-            write_guest(cast("SynthImage", guest.image).plan, file, jobs=self._jobs)
+            plan = cast("SynthImage", guest.image).plan
+            write_guest(plan, file, jobs=self._jobs, name=str(folder / name))
 
     def _maker_for(self, request: Request) -> SynthMaker:
         """Give what makes guests of a template, with the images that ``hvshare synth`` gives it."""
@@ -86,12 +85,7 @@ class Guests:
     def _mapped(self, request: Request) -> tuple[MappedImage, ...]:
         if self._images is None:
             return ()
-        found = read_images(
-            self._images,
-            architecture=request.preset.architecture,
-            most_pages=-(-request.preset.disk.libraries // PAGE_SIZE),
-            order=Draws.of("images", request.template),
-        )
+        found = images_for(request.preset, request.template, self._images)
         for reason, files in sorted(found.skipped.items()):
             message = f"{self._images}: {files:,} files left out: {reason}"
             if message not in self._told:

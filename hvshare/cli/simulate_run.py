@@ -11,7 +11,7 @@ from click.core import ParameterSource
 
 from hvshare.cli.interrupts import deferred_interrupts
 from hvshare.cli.options import Talk, chosen_format
-from hvshare.errors import PresetError
+from hvshare.errors import BudgetError, PresetError
 from hvshare.report.output import open_output
 from hvshare.units import format_size
 
@@ -93,6 +93,9 @@ def run(
             result = _found(laboratory, experiment, sweep, asked, told, waterfall=waterfall)
             _write(result, form, out, talk)
     except PresetError as error:
+        if error.path or isinstance(error, BudgetError):
+            raise
+        # It is no file that is wrong, but what options ask for.
         raise click.UsageError(str(error), ctx) from error
 
 

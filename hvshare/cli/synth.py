@@ -194,21 +194,12 @@ def synth(
 
 def _template(preset: Preset, seed: int, images: str | None, talk: Talk) -> Template:
     with deferred_interrupts():
-        from hvshare.synth.template import Template
+        from hvshare.synth.template import Template, images_for
     if images is None:
         return Template(preset, seed)
-    from hvshare.synth.draws import Draws
-    from hvshare.synth.mapped.reading import read_images
-
-    found = read_images(
-        images,
-        architecture=preset.architecture,
-        most_pages=-(-preset.disk.libraries // 4096),
-        order=Draws.of("images", seed),
-    )
+    found = images_for(preset, seed, images)
     for reason, count in found.skipped.items():
-        if count:
-            talk.warn(f"{images}: {count:,} files left out: {reason}")
+        talk.warn(f"{images}: {count:,} files left out: {reason}")
     return Template(preset, seed, tuple(found.images))
 
 

@@ -193,6 +193,9 @@ class _Search:
         passes = self._pass("Explaining displaced pairs", len(first))
         judged = judge(store, pairs, spaces, drifts, jobs, passes)
         left = np.where(judged.moved >= _LEAST_MOVED, judged.left, NEAR_WORDS + 1)
+        # Nothing is displaced at the same place in the page: a number that differs is the program's.
+        counts = (pairs.words == 0) & (judged.numbers > 0)
+        left[counts] = np.maximum(left[counts], BOOKKEEPING_WORDS + 1)
         if contents.vms == 1:
             # Programs of one VM differ in their arguments and are displaced without ASLR, too; among
             # several VMs each has its like in another.

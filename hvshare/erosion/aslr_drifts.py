@@ -38,6 +38,9 @@ _HALF_BIN: Final = np.uint64(1 << 13)
 _PHASES: Final = (np.uint64(0), _HALF_BIN)
 """Bins of 16 KB overlap by half, so that what is spread over 8 KB lies in one of them."""
 
+_SMALL: Final = np.uint64(1 << 16)
+"""No address of a program lies below: Linux (mmap_min_addr) and Windows leave out the first 64 KB."""
+
 _LEAST_TWINS: Final = 5
 _BATCH_PAIRS: Final = 1024
 
@@ -60,11 +63,14 @@ class Judged(NamedTuple):
         Numbers of pairs.
     moved, left : ndarray of int64
         Words that differ: by about a slide, and otherwise.
+    numbers : ndarray of int64
+        Those of the latter that are small in both pages: counters and the like, which no slide moves.
     """
 
     pairs: NDArray[np.int64]
     moved: NDArray[np.int64]
     left: NDArray[np.int64]
+    numbers: NDArray[np.int64]
 
 
 def elect_drifts(
@@ -207,7 +213,7 @@ def judge(
     tasks = [partial(_judge, store, pairs, spaces, keys, rows) for rows in _batches(pairs)]
     none = np.empty(0, np.int64)
     done = None if on_pairs is None else lambda tasks: on_pairs(tasks * _BATCH_PAIRS)
-    judged = collect(tasks, Judged(none, none, none), jobs, done)
+    judged = collect(tasks, Judged(none, none, none, none), jobs, done)
     order = np.argsort(judged.pairs)
     return Judged(*(column[order] for column in judged))
 
@@ -227,4 +233,6 @@ def _judge(
         bins = ((distance + phase) & ADDRESS) >> _BIN_BITS
         explained |= drifts.has(mix(space, region, bins, np.full(len(row), phase)))
     moved = np.bincount(row[explained], minlength=len(rows))
-    return Judged(rows, moved, np.count_nonzero(words != of_twins, axis=1) - moved)
+    differ = words != of_twins
+    small = differ & ((words | of_twins) < _SMALL)
+    return Judged(rows, moved, np.count_nonzero(differ, axis=1) - moved, np.count_nonzero(small, axis=1))

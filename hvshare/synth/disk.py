@@ -129,7 +129,9 @@ def make_disk(preset: Preset, template: Draws, mapped: Sequence[MappedImage] = (
         kinds[real] = np.where(is_there, Kind.MAPPED, Kind.ZERO)
         keys[real] = np.arange(real.stop, dtype=np.uint64)
         relocated[real] = np.concatenate([each.relocated_pages for each in mapped])
-        writable[real] = np.concatenate([each.writable for each in mapped])
+        writable[real] = _written(
+            np.concatenate([each.writable for each in mapped]), preset.images.writable, draws.child("written")
+        )
         preferred[: len(mapped)] = [each.preferred_base for each in mapped]
     _repeat(keys[of_images.stop :], contents.repeated, draws.child("repeated"))
     regions = np.where(files < images, LIBRARIES + files, 0).astype(np.int32)
@@ -212,6 +214,14 @@ def _cut(size: int, count: int, draws: Draws) -> NDArray[np.int64]:
     weights = (1 + below(draws.words(count), 16).astype(np.int64)) ** 2
     ends = np.cumsum(weights) * (pages - count) // int(weights.sum())
     return np.diff(ends, prepend=0) + 1
+
+
+def _written(writable: NDArray[np.bool_], share: Fraction, draws: Draws) -> NDArray[np.bool_]:
+    """Choose among pages that may be written those that are: no more than a share of all pages."""
+    places = np.flatnonzero(writable)
+    chosen = np.zeros(len(writable), bool)
+    chosen[places[draws.permutation(len(places))[: int(len(writable) * share)]]] = True
+    return chosen
 
 
 def _drawn(keys: NDArray[np.uint64], share: Fraction) -> NDArray[np.bool_]:

@@ -109,7 +109,8 @@ def preset_text(name: str) -> str:
         return (resources.files("hvshare.synth") / "presets" / f"{name}.toml").read_text("utf-8")
     if "/" not in name and not name.endswith(".toml"):
         raise PresetError(
-            f"{name!r} is no preset",
+            "it is no preset",
+            path=name,
             advice=f"give one of {', '.join(preset_names())}, or the path of a TOML file",
         )
     try:

@@ -14,6 +14,8 @@ from hvshare.synth.disk import Disk, make_disk
 from hvshare.synth.draws import Draws, below
 from hvshare.synth.layouts import Process, lay_out
 from hvshare.synth.mapped.pages import MappedPages
+from hvshare.synth.mapped.reading import read_images
+from hvshare.units import PAGE_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
     from hvshare.synth.address_spaces import AddressSpaces
     from hvshare.synth.mapped.image import MappedImage
+    from hvshare.synth.mapped.reading import Found
     from hvshare.synth.preset import Preset
 
 APPLICATION: Final = "application"
@@ -148,5 +151,33 @@ class Template:
         return np.concatenate([np.arange(common), np.sort(own)])
 
 
+def images_for(preset: Preset, seed: int, directory: str) -> Found:
+    """Choose real images that take the place of the libraries of a template.
+
+    Parameters
+    ----------
+    preset : Preset
+        Says for which architecture, and how much there may be.
+    seed : int
+        Of the template: others of one preset have the same images in another order.
+    directory : str
+        Where they are.
+
+    Returns
+    -------
+    Found
+
+    Raises
+    ------
+    PresetError
+        If there are none.
+    ResourceError
+        If there are PE files and pefile is not installed.
+    """
+    most = -(-preset.disk.libraries // PAGE_SIZE)
+    order = Draws.of("images", seed)
+    return read_images(directory, architecture=preset.architecture, most_pages=most, order=order)
+
+
 def _whole(size: int) -> int:
-    return -(-size // 4096) * 4096
+    return -(-size // PAGE_SIZE) * PAGE_SIZE

@@ -140,7 +140,8 @@ def _reserve(file: IO[bytes], size: int, name: str) -> int | None:
         return None
     base = os.lseek(descriptor, 0, os.SEEK_CUR)
     try:
-        os.posix_fallocate(descriptor, base, size)
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(descriptor, base, size)
     except OSError as error:
         raise OutputError(
             f"the result could not be written ({error.strerror or error})",

@@ -260,7 +260,7 @@ TARGETS = ("-o", "old.raw", "--truth", "new.npz", "--disk", "new.raw")
 @pytest.mark.parametrize(
     ("code", "arguments", "words"),
     [
-        (1, ["windows-95"], ["'windows-95' is no preset", "windows7-x64"]),
+        (1, ["windows-95"], ["windows-95: it is no preset", "windows7-x64"]),
         (1, ["./none.toml"], ["./none.toml: ", "No such file"]),
         (1, ["./old.raw"], ["./old.raw: it is no TOML"]),
         (1, [".//"], ["it cannot be read"]),

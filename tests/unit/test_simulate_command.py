@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 from hvshare.cli import simulate_run
 from hvshare.cli.simulate import simulate
 from hvshare.cli.simulate_guests import guest_file_name
-from hvshare.errors import OutputError
+from hvshare.errors import OutputError, PresetError
 from hvshare.simulation.making import Request
 from hvshare.synth.preset_file import load_preset
 from tests.formats import pe_writer as pe
@@ -30,6 +30,14 @@ SMALL = ("windows-xp-x86", "--scale", "1/128", "--vms", "2", "--seeds", "2")
 
 def invoke(*arguments: str) -> Result:
     return CliRunner().invoke(simulate, arguments)
+
+
+def unusable(*arguments: str) -> str:
+    """Say what ends a command with exit code 1; `hvshare.cli.running` makes it of such errors."""
+    run = invoke(*arguments)
+    assert isinstance(run.exception, PresetError), (run.output, run.exception)
+    assert run.stdout == ""
+    return str(run.exception)
 
 
 def refused(*arguments: str) -> str:
@@ -154,9 +162,6 @@ def test_a_request_is_scaled_as_a_whole() -> None:
         (("--sweep", "colour=1..2"), ("--sweep", "colour")),
         (("--sweep", "vms"), ("--sweep vms", "no values")),
         (("--sweep", "prefetch=0..2:1"), ("--sweep", "too much")),
-        (("windows-95",), ("windows-95", "windows7-x64")),
-        (("./no-such.toml",), ("./no-such.toml",)),
-        (("--images", "./no-such-folder", *SMALL), ("./no-such-folder",)),
         (("--json", "--format", "csv"), ("--json",)),
     ],
 )  # fmt: skip
@@ -165,9 +170,22 @@ def test_wrong_usage_names_what_is_wrong(arguments: tuple[str, ...], words: tupl
     assert [word for word in words if word not in message] == []
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("windows-95",), ("windows-95", "windows7-x64")),
+        (("./no-such.toml",), ("./no-such.toml",)),
+        (("--images", "./no-such-folder", *SMALL), ("./no-such-folder",)),
+    ],
+)
+def test_an_input_that_cannot_be_used_is_named(arguments: tuple[str, ...], words: tuple[str, ...]) -> None:
+    message = unusable(*arguments)
+    assert [word for word in words if word not in message] == []
+
+
 def test_more_demanded_than_memory_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     output = tmp_path / "out.json"
-    message = refused(*SMALL[:3], "--apps", "64GiB", "--sweep", "vms=1", "--json", "-o", str(output))
+    message = unusable(*SMALL[:3], "--apps", "64GiB", "--sweep", "vms=1", "--json", "-o", str(output))
     assert "need" in message
     assert list(tmp_path.iterdir()) == []
 
@@ -176,7 +194,7 @@ def test_a_wrong_key_of_a_preset_is_named(tmp_path: Path) -> None:
     preset = tmp_path / "mine.toml"
     text = (PROJECT / "hvshare/synth/presets/linux-x64.toml").read_text(encoding="utf-8")
     preset.write_text(text.replace("fragmentation", "fragmentatoin", 1), encoding="utf-8")
-    assert "fragmentatoin" in refused(str(preset))
+    assert "fragmentatoin" in unusable(str(preset))
 
 
 def test_a_folder_for_guests_that_cannot_be_is_named(tmp_path: Path) -> None:
