@@ -157,7 +157,9 @@ def test_constants_are_the_distances_between_boots() -> None:
     assert pages == sorted(pages, reverse=True)
 
 
-def near_twins(random: np.random.Generator, words: int) -> tuple[list[Part], Part]:
+def near_twins(
+    random: np.random.Generator, words: int, values: tuple[int, int] = (1 << 63, 1 << 64)
+) -> tuple[list[Part], Part]:
     """Make ten pages of which some words are different in each boot, and what is beside them."""
     rows = np.repeat(np.arange(10), words)
     columns = np.concatenate([random.choice(WORDS, words, replace=False) for _ in range(10)])
@@ -167,7 +169,7 @@ def near_twins(random: np.random.Generator, words: int) -> tuple[list[Part], Par
     parts = []
     for _ in range(2):
         content = each.words.copy()
-        content[rows, columns] = random.integers(1 << 63, 1 << 64, len(rows), dtype=np.uint64)
+        content[rows, columns] = random.integers(*values, len(rows), dtype=np.uint64)
         parts.append(Part(content, each.addresses.chosen(free)))
     return parts, process(random)
 
@@ -203,6 +205,18 @@ def test_twins_with_other_words_are_near_or_different(
     found = check(off, on, 1.0)
     assert (found.near_pages, found.near_saved_frames) == (near, near // 2)
     assert remainder(found)["differs otherwise"] == otherwise
+
+
+@pytest.mark.parametrize("words", [1, 3, 8])
+def test_twins_with_other_numbers_are_near(words: int) -> None:
+    # Counters, times and process numbers: no address is so small, so ASLR has nothing to do with them.
+    parts, beside = near_twins(np.random.default_rng(51), words, (0, 1 << 16))
+    off = [booted(beside + part, vm, BASES) for vm, part in enumerate(parts)]
+    on = [
+        booted(beside + part, vm, slides(seed))
+        for vm, (part, seed) in enumerate(zip(parts, (52, 53), strict=True))
+    ]
+    assert check(off, on, 1.0).near_pages == 20
 
 
 @pytest.mark.parametrize("form", [Form.PAGE_NUMBER, Form.SAFE_LINK, Form.HASH])
