@@ -6,7 +6,7 @@ import io
 import os
 from contextlib import ExitStack
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from hvshare.synth.preset import Preset
     from hvshare.synth.settings import Settings
     from hvshare.synth.template import Template
-
-SEED: Final = click.IntRange(0, (1 << 64) - 1)
 
 
 class FractionType(click.ParamType[Fraction]):
@@ -69,12 +67,12 @@ class FractionType(click.ParamType[Fraction]):
     help="All sizes of the preset, so many times as large; sizes given here are not scaled.  [default: 1]",
 )
 @click.option(
-    "--template", type=SEED, default=1, show_default=True, metavar="SEED", help="System files and disk."
+    "--template", type=int, default=1, show_default=True, metavar="SEED", help="System files and disk."
 )
-@click.option("--vm", type=SEED, default=1, show_default=True, metavar="SEED", help="Files of its own.")
+@click.option("--vm", type=int, default=1, show_default=True, metavar="SEED", help="Files of its own.")
 @click.option(
     "--boot",
-    type=SEED,
+    type=int,
     default=1,
     show_default=True,
     metavar="N",
@@ -157,10 +155,11 @@ def synth(
     \b
     Examples:
       hvshare synth windows7-x64 --scale 1/16 -o one.raw
-      hvshare synth windows7-x64 --scale 1/16 --vm 2 --boot 2 --no-aslr -o two.raw
-      hvshare synth linux-x64 --memory 6GiB --apps 1GiB --prefetch 0.5 --truth truth.npz -o web.raw
+      hvshare synth windows7-x64 --vm 2 --boot 2 --no-aslr -o two.raw
+      hvshare synth linux-x64 --apps 1GiB --prefetch 0.5 --truth a.npz -o a.raw
       hvshare synth windows-xp-x86 | hvshare analyze -
-      hvshare synth windows7-x86 --show-preset > mine.toml && hvshare synth ./mine.toml -o mine.raw
+      hvshare synth windows7-x86 --show-preset > mine.toml
+      hvshare synth ./mine.toml -o mine.raw
     """
     talk = Talk(quiet=quiet, verbose=verbose, progress=progress)
     with deferred_interrupts():
