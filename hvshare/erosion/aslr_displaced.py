@@ -33,7 +33,7 @@ _SLICE_PAGES: Final = 2048
 _MOST_MARKS: Final = 1 << 24
 """Beyond so many marks a sample is taken, so that memory stays bounded; twins keep the same ones."""
 
-_MOST_ALIKE: Final = 16
+_MOST_ALIKE: Final = 32
 _LEAST_MARKS: Final = 2
 """Marks that pages have in common at one displacement."""
 

@@ -31,7 +31,7 @@ _MOST_PIECES: Final = 1 << 24
 _MOST_PAIRS: Final = 1 << 25
 """Beyond so many pairs by pieces, a further sample is taken, for the same reason."""
 
-MOST_ALIKE: Final = 16
+MOST_ALIKE: Final = 24
 """A piece that more pages have tells nothing."""
 
 _CANDIDATES: Final = 4
