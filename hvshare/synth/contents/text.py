@@ -89,9 +89,11 @@ def _settings(picks: Picks, size: int) -> str:
 def _fitting(picks: Picks, size: int) -> str:
     """Write words that take just so many characters, each with a space behind it."""
     written = ""
-    while (left := size - len(written)) > 0:
+    left = size
+    while left > 0:
         word = picks.early_one_of(WORDS)
         rest = left - len(word) - 1
         if rest == 0 or rest > 1:
             written += f"{word} "
+            left = rest
     return written
