@@ -117,7 +117,11 @@ class Template:
 
     def pages_of_files(self, files: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the pages of some files, one file after another, but for gaps in real images."""
-        pages = np.concatenate([np.empty(0, np.int64), *(self.disk.pages_of(int(file)) for file in files)])
+        numbers = np.asarray(files, np.int64)
+        first = self.disk.starts[numbers]
+        lengths = self.disk.starts[numbers + 1] - first
+        before = np.cumsum(lengths) - lengths
+        pages = np.arange(int(lengths.sum())) + np.repeat(first - before, lengths)
         return np.asarray(pages[self.disk.kinds[pages] != Kind.ZERO])
 
     def make_disk_pages(self, out: NDArray[np.uint64], first: int) -> None:

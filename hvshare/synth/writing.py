@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from hvshare.synth.guest import GuestPlan
     from hvshare.synth.template import Template
 
-_BLOCK_PAGES: Final = 1024
-_TASK_PAGES: Final = 8 * _BLOCK_PAGES
+_BLOCK_PAGES: Final = 2048
+_TASK_PAGES: Final = 4 * _BLOCK_PAGES
 
 
 @dataclass(frozen=True)
