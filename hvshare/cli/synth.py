@@ -113,7 +113,8 @@ class FractionType(click.ParamType[Fraction]):
     "--images",
     metavar="DIR",
     type=click.Path(),
-    help="Take libraries from the PE files (Windows presets) or ELF shared objects (Linux) in a folder.",
+    help="Take libraries from the PE files and ELF shared objects in a folder that are of the preset's "
+    "architecture.",
 )
 @click.option(
     "--truth",

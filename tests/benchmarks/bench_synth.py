@@ -216,7 +216,7 @@ def _read_memory(ctx: click.Context, param: click.Parameter, value: str) -> int:
 
 @click.command()
 @click.option(
-    "--memory", default="512M", show_default=True, callback=_read_memory, metavar="SIZE", help="Of a guest."
+    "--memory", default="2G", show_default=True, callback=_read_memory, metavar="SIZE", help="Of a guest."
 )
 @click.option("--no-presets", is_flag=True, help="The series only.")
 @click.option("--no-series", is_flag=True, help="The presets only.")
