@@ -25,6 +25,22 @@ if TYPE_CHECKING:
     from hvshare.synth.template import Template
 
 
+class SeedType(click.ParamType[int]):
+    """A whole number of 64 bits, which other things follow from."""
+
+    name = "seed"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Read a seed, or fail as wrong usage."""
+        try:
+            number = int(value)
+        except ValueError:
+            self.fail(f"{value!r} is no whole number.", param, ctx)
+        if not 0 <= number < 1 << 64:
+            self.fail(f"{value} is not in range: give a whole number from 0 to 2^64 - 1.", param, ctx)
+        return number
+
+
 class FractionType(click.ParamType[Fraction]):
     """A number such as 0.25 or 1/4, within bounds."""
 
@@ -67,12 +83,12 @@ class FractionType(click.ParamType[Fraction]):
     help="All sizes of the preset, so many times as large; sizes given here are not scaled.  [default: 1]",
 )
 @click.option(
-    "--template", type=int, default=1, show_default=True, metavar="SEED", help="System files and disk."
+    "--template", type=SeedType(), default=1, show_default=True, metavar="SEED", help="System files and disk."
 )
-@click.option("--vm", type=int, default=1, show_default=True, metavar="SEED", help="Files of its own.")
+@click.option("--vm", type=SeedType(), default=1, show_default=True, metavar="SEED", help="Files of its own.")
 @click.option(
     "--boot",
-    type=int,
+    type=SeedType(),
     default=1,
     show_default=True,
     metavar="N",

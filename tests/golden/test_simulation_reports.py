@@ -32,6 +32,7 @@ from tests.golden.test_reports import no_environment, printed
 
 FOLDER = Path(__file__).parent
 SCHEMA = json.loads((FOLDER.parents[1] / "docs/schema/simulate-1.json").read_text(encoding="utf-8"))
+VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 WIDTHS = (80, 100, 160)
 
 RESULTS: dict[str, tuple[Callable[[Any, Console], None], Callable[[], Any]]] = {
@@ -141,16 +142,16 @@ def test_effects_are_all_told() -> None:
 
 @pytest.mark.parametrize("name", RESULTS)
 def test_json_is_as_the_schema_says(name: str) -> None:
-    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    VALIDATOR.check_schema(SCHEMA)
     document = json.loads(simulate_json(RESULTS[name][1]()))
-    jsonschema.validate(document, SCHEMA)
+    VALIDATOR.validate(document)
     assert document["kind"] == "modelled"
     for field in document:
         short = {key: value for key, value in document.items() if key != field}
         with pytest.raises(jsonschema.ValidationError):
-            jsonschema.validate(short, SCHEMA)
+            VALIDATOR.validate(short)
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate({**document, "kind": "measured"}, SCHEMA)
+        VALIDATOR.validate({**document, "kind": "measured"})
 
 
 def numbers(content: object) -> list[float]:

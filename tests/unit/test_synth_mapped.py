@@ -454,7 +454,7 @@ def test_each_byte_of_headers_and_tables_flipped(
     file = bytearray(whole)
     outcomes = set()
     for offset in told(kind, whole):
-        for value in {whole[offset] ^ 0xFF, whole[offset] ^ 0x01, 0} - {whole[offset]}:
+        for value in (whole[offset] ^ 0xFF, whole[offset] ^ 0x01)[offset % 2 :]:
             file[offset] = value
             tmp_path.joinpath("file").write_bytes(file)
             try:

@@ -95,8 +95,9 @@ def read_images(
         else:
             images.append(image)
             left -= len(image.pages)
-    # What pefile makes refers to itself in circles, and the command runs without garbage collection.
-    gc.collect()
+    if not gc.isenabled():
+        # What pefile makes refers to itself in circles, and the command runs without garbage collection.
+        gc.collect()
     if not images:
         raise PresetError(_nothing(architecture, skipped, passed_over, most_pages), path=root, advice=_ADVICE)
     return Found(tuple(images), MappingProxyType(dict(sorted(skipped.items()))), passed_over)
