@@ -414,6 +414,7 @@ def test_mapped_ram_that_cannot_be(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.xdist_group("ksm")  # QEMU offers its guests to KSM
 @pytest.mark.skipif(QEMU is None, reason="needs qemu-system-x86_64")
 def test_as_qemu_writes_it(tmp_path: Path) -> None:
     assert QEMU is not None

@@ -29,6 +29,8 @@ MIB = 1 << 20
 SIZE = 64 * MIB
 
 pytestmark = [
+    # QEMU offers its guests to KSM, which test_ksm_check must not find at work.
+    pytest.mark.xdist_group("ksm"),
     pytest.mark.skipif(sys.platform != "linux", reason="needs /proc of Linux"),
     pytest.mark.skipif(QEMU is None, reason="qemu-system-x86_64 is not installed"),
     pytest.mark.skipif(

@@ -104,6 +104,7 @@ def test_the_hole_below_1_tib_of_amd_is_told() -> None:
     assert not told("microvm", 1100)
 
 
+@pytest.mark.xdist_group("ksm")  # QEMU offers its guests to KSM
 @pytest.mark.skipif(QEMU is None, reason="needs qemu-system-x86_64")
 @pytest.mark.parametrize("machine", ["pc", "pc-i440fx-1.7", "q35", "microvm", "isapc"])
 @pytest.mark.parametrize("mib", [64, 2815, 2816, 3584, 5120])
