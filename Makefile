@@ -14,7 +14,7 @@ demo: $(VENV)/installed ## install into a virtual environment and analyze sample
 	$(RUN)/hvshare analyze sample_dumps/*.raw.bz2
 
 test: $(VENV)/installed-dev ## run all tests
-	$(RUN)/python -m pytest -n auto --dist loadgroup
+	$(RUN)/python -m pytest -n auto
 
 tools: ## install what further tests ask for a second opinion (Debian, as root)
 	apt-get -q update

@@ -414,14 +414,13 @@ def test_mapped_ram_that_cannot_be(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.xdist_group("ksm")  # QEMU offers its guests to KSM
 @pytest.mark.skipif(QEMU is None, reason="needs qemu-system-x86_64")
 def test_as_qemu_writes_it(tmp_path: Path) -> None:
     assert QEMU is not None
     command = [QEMU, "-nodefaults", "-display", "none", "-accel", "tcg", "-monitor", "stdio"]
     monitor = f'migrate "exec:cat > {tmp_path}/a.migrate"\npmemsave 0 0x1000000 "{tmp_path}/a.raw"\nquit\n'
     run = subprocess.run(
-        [*command, "-machine", "pc", "-m", "16M", "-vga", "std"],
+        [*command, "-machine", "pc,mem-merge=off", "-m", "16M", "-vga", "std"],
         input=monitor,
         capture_output=True,
         text=True,

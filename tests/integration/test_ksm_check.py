@@ -26,9 +26,6 @@ from hvshare.sharing.ksm_users import check_memory
 from tests.guests import ZERO, content, write_raw
 from tests.integration.running import COMMAND, PROJECT, check_failed, environment, hvshare
 
-pytestmark = pytest.mark.xdist_group("ksm")
-"""There is one KSM, so one process asks it at a time."""
-
 SCHEMA = json.loads((PROJECT / "docs" / "schema" / "ksm-check-1.json").read_text())
 
 GUEST_A = [ZERO] * 700 + [content(1)] * 600 + [content(2)] * 2 + [content(n) for n in range(3, 200)] * 3

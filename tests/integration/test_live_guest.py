@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -29,8 +30,6 @@ MIB = 1 << 20
 SIZE = 64 * MIB
 
 pytestmark = [
-    # QEMU offers its guests to KSM, which test_ksm_check must not find at work.
-    pytest.mark.xdist_group("ksm"),
     pytest.mark.skipif(sys.platform != "linux", reason="needs /proc of Linux"),
     pytest.mark.skipif(QEMU is None, reason="qemu-system-x86_64 is not installed"),
     pytest.mark.skipif(
@@ -46,8 +45,13 @@ class Guest:
         self._saved = folder / "saved"
         naming = ("-name", "guest=web,debug-threads=on") if names_threads else ()
         arguments = [QEMU or "", "-accel", "tcg", "-nodefaults", "-display", "none", "-qmp", "stdio", *naming]
+        # Not offered to KSM, which test_ksm_check must not find at work.
+        given = [
+            f"{each},mem-merge=off" if before == "-machine" else each
+            for before, each in pairwise(("", *options))
+        ]
         self._process = subprocess.Popen(
-            [*arguments, *options], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [*arguments, *given], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         self.pid = self._process.pid
         self.path = f"qemu:{self.pid}"

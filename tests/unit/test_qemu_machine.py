@@ -104,7 +104,6 @@ def test_the_hole_below_1_tib_of_amd_is_told() -> None:
     assert not told("microvm", 1100)
 
 
-@pytest.mark.xdist_group("ksm")  # QEMU offers its guests to KSM
 @pytest.mark.skipif(QEMU is None, reason="needs qemu-system-x86_64")
 @pytest.mark.parametrize("machine", ["pc", "pc-i440fx-1.7", "q35", "microvm", "isapc"])
 @pytest.mark.parametrize("mib", [64, 2815, 2816, 3584, 5120])
@@ -113,7 +112,7 @@ def test_as_qemu_does(machine: str, mib: int) -> None:
     command = [QEMU, "-nodefaults", "-display", "none", "-S", "-accel", "tcg", "-monitor", "stdio"]
     memory = ["-object", f"memory-backend-ram,id=ram0,size={mib}M,reserve=off", "-m", f"{mib}M"]
     run = subprocess.run(
-        [*command, *memory, "-machine", f"{machine},memory-backend=ram0"],
+        [*command, *memory, "-machine", f"{machine},memory-backend=ram0,mem-merge=off"],
         input="info mtree -f\nquit\n",
         capture_output=True,
         text=True,
