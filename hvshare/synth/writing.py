@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import mmap
 import os
 import stat
 from dataclasses import dataclass
@@ -160,14 +159,14 @@ def _write_span(
     base: int | None,
 ) -> _Found:
     """Make and write a span of pages, and find out what is true of them if a plan says so."""
-    room = mmap.mmap(-1, _BLOCK_PAGES * PAGE_SIZE)
-    out = np.frombuffer(room, np.uint64).reshape(_BLOCK_PAGES, -1)
+    out = np.empty((_BLOCK_PAGES, PAGE_SIZE // 8), np.uint64)
+    room = out.data.cast("B")
     moved, contents = [], []
     without = BlockBuffer(_BLOCK_PAGES) if plan is not None else None
     for first in range(start, end, _BLOCK_PAGES):
         count = min(_BLOCK_PAGES, end - first)
         make(out[:count], first)
-        view = memoryview(room)[: count * PAGE_SIZE]
+        view = room[: count * PAGE_SIZE]
         if base is None:
             file.write(view)
         else:
