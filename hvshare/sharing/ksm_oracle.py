@@ -133,7 +133,7 @@ def _run(memory: MergeableMemory, folder: KsmFolder, predicted: KsmCounters, *, 
     first, scanned, worked = folder.count("full_scans"), folder.number("pages_scanned"), _ksmd_seconds()
     memory.offer()
     folder.write("run", 1)
-    settled = _settle(folder, first)
+    settled = settle(folder, first)
     # Stopped, it is between two pages; otherwise one of them may be in no count.
     folder.write("run", 0)
     actual = {name: value for name in _GLOBAL if (value := folder.number(name)) is not None}
@@ -150,8 +150,28 @@ def _run(memory: MergeableMemory, folder: KsmFolder, predicted: KsmCounters, *, 
     )
 
 
-def _settle(folder: KsmFolder, first: int) -> bool:
-    """Wait until two full scans in a row have changed nothing."""
+def settle(folder: KsmFolder, first: int) -> bool:
+    """Wait until full scans change nothing any more, and tell whether that came in time.
+
+    Parameters
+    ----------
+    folder : KsmFolder
+        The settings and counters.
+    first : int
+        ``full_scans`` when ksmd was told to go.
+
+    Returns
+    -------
+    bool
+        False if counters changed between two looks of which the first came after 24 full scans: memory that
+        nobody writes to has long settled by then (see `ksm_scan`). How many scans pass between two looks says
+        nothing, since a busy machine lets ksmd work and this process wait.
+
+    Raises
+    ------
+    ResourceError
+        If somebody else stops ksmd.
+    """
     seen, before = first, None
     while True:
         time.sleep(0.005)
@@ -162,13 +182,13 @@ def _settle(folder: KsmFolder, first: int) -> bool:
         scans = folder.count("full_scans")
         if scans == seen:
             continue
-        seen = scans
         now = [folder.count(name) for name in (*JUDGED, "stable_node_dups")]
-        if scans - first >= _LEAST_SCANS and now == before:
-            return True
-        if scans - first >= _MOST_SCANS:
-            return False
-        before = now
+        if before is not None:
+            if now == before and scans - first >= _LEAST_SCANS:
+                return True
+            if now != before and seen - first >= _MOST_SCANS:
+                return False
+        seen, before = scans, now
 
 
 def _forget(folder: KsmFolder) -> None:

@@ -5,7 +5,7 @@ import os
 import signal
 import time
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ from hvshare.report.ksm import ksm_fields, print_ksm
 from hvshare.sharing import ksm_memory, ksm_users
 from hvshare.sharing.ksm import KsmCounters, ksm_caveats, ksm_words, predict
 from hvshare.sharing.ksm_memory import MergeableMemory, known_pages
-from hvshare.sharing.ksm_oracle import check_ready, check_with_kernel
+from hvshare.sharing.ksm_oracle import check_ready, check_with_kernel, settle
 from hvshare.sharing.ksm_scan import asleep_seconds, least_pages_to_scan, plan_scan
 from hvshare.sharing.ksm_settings import KsmFolder, SettingsGuardian, put_back
 from hvshare.sharing.ksm_users import KsmUser, check_memory, check_unused, ksm_stat
@@ -390,6 +390,41 @@ def test_machines_that_cannot_be_asked(
     monkeypatch.setattr(os, "sysconf", lambda _name: 65536)
     with pytest.raises(ResourceError, match="pages of this machine have 65,536 bytes"):
         check_ready(folder)
+
+
+class ScriptedKsm(KsmFolder):
+    """Looks at KSM, each with the number of full scans so far and of pages merged by then."""
+
+    def __init__(self, path: Path, looks: Iterable[tuple[int, int]]) -> None:
+        super().__init__(path)
+        self.looks = iter(looks)
+        self.merged = 0
+
+    def count(self, name: str) -> int:
+        if name == "full_scans":
+            scans, self.merged = next(self.looks)
+            return scans
+        return self.merged if name == "pages_sharing" else 0
+
+
+@pytest.mark.parametrize(
+    ("looks", "settled"),
+    [
+        ([(11, 0), (12, 5), (13, 5), (14, 5)], True),
+        ([(40, 5), (41, 5)], True),  # the first look comes late
+        ([(11, 0), (60, 5), (61, 5)], True),  # all merged while nobody looked
+        ([(60, 5), (61, 4), (62, 4)], False),
+        (((10 + scan, scan) for scan in range(1, 1000)), False),
+        ([(11, 0), (11, 0), (12, 5), (13, 5), (14, 6), (15, 6)], True),
+    ],
+)
+def test_settled_is_not_a_matter_of_how_often_one_looks(
+    folder: KsmFolder, looks: Iterable[tuple[int, int]], settled: bool
+) -> None:
+    folder.write("run", 1)
+    asked = ScriptedKsm(folder.path, looks)
+    assert settle(asked, 10) is settled
+    assert next(asked.looks, None) is None or not settled
 
 
 def test_images_without_any_page(folder: KsmFolder) -> None:
