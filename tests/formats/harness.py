@@ -146,12 +146,23 @@ def stretches(memory: Mapping[int, bytes]) -> list[tuple[int, bytes]]:
     return joined
 
 
+def telling_lengths(size: int) -> list[int]:
+    """Give the lengths to which a file is cut.
+
+    All of them close to its start, its end and each start of a page, where headers and tables stand, and one
+    in eleven amid contents, where one length is like another.
+    """
+    near = {edge + step for edge in range(0, size + PAGE, PAGE) for step in range(-40, 41)}
+    lengths = {*range(512), *range(0, size, 11), *range(size - 40, size), *near}
+    return sorted(length for length in lengths if 0 <= length < size)
+
+
 def check_cut_anywhere(
     path: Path, lengths: Iterable[int] | None = None, read: Callable[[Path], ReadBack] = read_back
 ) -> None:
-    """Cut a file at every length: a typed error that names it, or the same contents, or a new caveat."""
+    """Cut a file at many lengths: a typed error that names it, or the same contents, or a new caveat."""
     whole = read(path)
-    for length in sorted(lengths if lengths is not None else range(path.stat().st_size), reverse=True):
+    for length in sorted(telling_lengths(path.stat().st_size) if lengths is None else lengths, reverse=True):
         os.truncate(path, length)
         _check_told(path, whole, read, f"cut to {length} bytes")
 

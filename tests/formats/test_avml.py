@@ -18,7 +18,15 @@ from hvshare.images.snappy_frames import SnappyChunks
 from hvshare.images.source import Source
 from tests.formats import avml_writer as writer
 from tests.formats.avml_writer import CHUNK, IDENTIFIER, avml, block, block_header, framed, framed_by_hand
-from tests.formats.harness import ReadBack, check_cut_anywhere, check_flipped, memories, read_back, stretches
+from tests.formats.harness import (
+    ReadBack,
+    check_cut_anywhere,
+    check_flipped,
+    memories,
+    read_back,
+    stretches,
+    telling_lengths,
+)
 from tests.formats.lime_writer import lime
 from tests.guests import ZERO, content
 from tests.oracle import PAGE
@@ -343,9 +351,10 @@ def test_cut_anywhere(tmp_path: Path, as_stream: bool) -> None:
     path = tmp_path / "a"
     ends = small_file(path)
     # AVML has no end mark: what ends between two blocks is a smaller dump, and whole.
-    lengths = [at for at in range(ends[-1]) if at not in ends]
+    near = {end + step for end in ends for step in range(-40, 41)}
+    lengths = sorted((near | set(telling_lengths(ends[-1]))) & set(range(ends[-1])) - set(ends))
     check_cut_anywhere(
-        path, lengths[:: 17 if as_stream else 1], lambda path: read_back(path, as_stream=as_stream)
+        path, lengths[:: 7 if as_stream else 1], lambda path: read_back(path, as_stream=as_stream)
     )
 
 
@@ -358,9 +367,11 @@ def test_cut_with_empty_blocks(tmp_path: Path) -> None:
 
 def test_flipped_bytes(tmp_path: Path) -> None:
     path = tmp_path / "a"
-    small_file(path)
-    # Every byte: the address of a block is held twice, by its size, and everything else has a checksum.
-    check_flipped(path, range(path.stat().st_size))
+    ends = small_file(path)
+    # Any byte: the address of a block is held twice, by its size, and everything else has a checksum.
+    headers = {end + step for end in (0, *ends) for step in range(-20, 60)}
+    size = path.stat().st_size
+    check_flipped(path, sorted((headers | set(range(0, size, 5))) & set(range(size))))
 
 
 def test_chunks_of_nothing(tmp_path: Path) -> None:

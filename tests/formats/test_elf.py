@@ -212,7 +212,7 @@ def test_cut_anywhere(tmp_path: Path) -> None:
     data = elf_core([Load(0, pages(1)), Load(8 * PAGE, content(3) + b"x", 3 * PAGE)], QEMU_NOTES)
     check_cut_anywhere(write(tmp_path / "a.elf", data))
     last = elf_core([Load(0, pages(1)), Load(8 * PAGE, pages(2))], headers_last=True, extended_count=True)
-    check_cut_anywhere(write(tmp_path / "b.elf", last), range(0, len(last), 7))
+    check_cut_anywhere(write(tmp_path / "b.elf", last))
 
 
 @pytest.mark.parametrize("extended_count", [False, True])

@@ -212,7 +212,7 @@ def test_cut_anywhere(tmp_path: Path) -> None:
     data = kdump(SMALL, vmcoreinfo=b"OSRELEASE=6.1.0-x\n")
     check_cut_anywhere(write(tmp_path / "a", data))
     record = flattened(data, [(0, 6000), (6000, len(data) - 6000)])
-    check_cut_anywhere(write(tmp_path / "b", record), range(0, len(record), 3))
+    check_cut_anywhere(write(tmp_path / "b", record))
 
 
 def test_flipped_headers(tmp_path: Path) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import sys
 import tempfile
 from pathlib import Path
+from random import Random
 
 import pytest
 from hypothesis import given, settings
@@ -81,11 +81,12 @@ def test_raw_files_read_by_several_processes(vms: list[list[bytes]], task_pages:
             image.close()
 
 
-@given(st.lists(vms_with_gaps, min_size=2, max_size=4))
-def test_order_of_vms_changes_nothing(vms: list[list[bytes | None]]) -> None:
-    images = [MemoryImage(str(number), vm) for number, vm in enumerate(vms)]
-    reports = [report_of(list(order)) for order in itertools.permutations(images)]
-    assert all(report.pooled == reports[0].pooled for report in reports)
+@given(st.lists(vms_with_gaps, min_size=2, max_size=4), st.randoms(use_true_random=False))
+def test_order_of_vms_changes_nothing(vms: list[list[bytes | None]], random: Random) -> None:
+    images: list[hvshare.GuestImage] = [MemoryImage(str(number), vm) for number, vm in enumerate(vms)]
+    pooled = report_of(images).pooled
+    random.shuffle(images)
+    assert report_of(images).pooled == pooled
 
 
 @given(st.lists(full_vms, min_size=1, max_size=3))
