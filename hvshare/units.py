@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 from typing import Final
 
 from hvshare.errors import SizeError
@@ -18,7 +19,11 @@ MAX_FRAME_SIZE: Final = 1 << 30
 
 _FACTORS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _UNITS: Final = ("KiB", "MiB", "GiB", "TiB", "PiB")
-_SIZE: Final = re.compile(r"(\d+)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE | re.ASCII)
+_NUMBER: Final = re.compile(
+    r"[+-]?(\d{1,30}/0*[1-9]\d{0,29}|(?=\.?\d)\d{0,30}(\.\d{0,30})?(e[+-]?\d{1,2})?)",
+    re.IGNORECASE | re.ASCII,
+)
+_SIZE: Final = re.compile(r"(\d{1,30})\s*([KMGT]?)(?:i?B)?", re.IGNORECASE | re.ASCII)
 
 
 def parse_size(text: str) -> int:
@@ -48,6 +53,34 @@ def parse_size(text: str) -> int:
     if not match:
         raise SizeError(f"{text!r} is no size", advice="write it like 4K, 2M or 1GiB")
     return int(match[1]) * _FACTORS[match[2].upper()]
+
+
+def parse_fraction(text: str) -> Fraction:
+    """Read a number such as ``0.25`` or ``1/4`` exactly.
+
+    Parameters
+    ----------
+    text : str
+        Digits with a point or a slash, or an exponent of two digits at the most: `Fraction` alone would work
+        for hours on a power of ten with as many zeros as somebody likes.
+
+    Returns
+    -------
+    Fraction
+
+    Raises
+    ------
+    ValueError
+        If the text is no such number.
+
+    Examples
+    --------
+    >>> parse_fraction("0.25"), parse_fraction("2/8")
+    (Fraction(1, 4), Fraction(1, 4))
+    """
+    if not _NUMBER.fullmatch(text.strip()):
+        raise ValueError(text)
+    return Fraction(text)
 
 
 def check_frame_size(size: int) -> int:

@@ -13,7 +13,6 @@ from hvshare.cli.interrupts import deferred_interrupts
 from hvshare.cli.options import (
     SizeType,
     Talk,
-    chosen_format,
     frame_option,
     image_options,
     images_argument,
@@ -58,7 +57,7 @@ _DEFAULT_TOP = 5
     metavar="SIZE",
     help="Memory for --verify; repeated contents beyond it are sampled.  [default: 128M]",
 )
-@jobs_option
+@jobs_option()
 @image_options
 @output_options("table", "json", "jsonl", "csv")
 @click.pass_context
@@ -71,12 +70,9 @@ def analyze(
     verifies: bool,
     verify_limit: int | None,
     jobs: int | None,
-    output_format: str,
-    as_json: bool,
+    form: str,
     output: str | None,
-    quiet: bool,
-    verbose: bool,
-    progress: bool | None,
+    talk: Talk,
     skip_unreadable: bool,
     **reading: Any,
 ) -> None:
@@ -97,8 +93,6 @@ def analyze(
       ssh host 'zstd -c /var/dumps/db.raw' | hvshare analyze --json - | jq .pooled
       hvshare analyze --format csv -o sharing.csv *.raw.zst
     """
-    form = chosen_format(output_format, as_json=as_json)
-    talk = Talk(quiet=quiet, verbose=verbose, progress=progress)
     with (
         open_output(output, paths) as out,
         Inputs(paths, skip=skip_unreadable, talk=talk, **reading) as inputs,
@@ -153,8 +147,7 @@ def analyze(
                 out.write(pooled_json_line(report))
             case "csv":
                 out.write(sharing_csv(report))
-                for caveat in report.caveats:
-                    talk.warn(f"{caveat.image}: {caveat.message}" if caveat.image else caveat.message)
+                talk.warn_of(report.caveats)
     ctx.exit(inputs.exit_code)
 
 

@@ -11,14 +11,7 @@ import click
 from hvshare.caveats import Caveat
 from hvshare.cli.inputs import Inputs
 from hvshare.cli.interrupts import deferred_interrupts
-from hvshare.cli.options import (
-    Talk,
-    chosen_format,
-    frame_option,
-    image_options,
-    jobs_option,
-    output_options,
-)
+from hvshare.cli.options import Talk, frame_option, image_options, jobs_option, output_options
 from hvshare.errors import OutputError
 from hvshare.fingerprint.hashing import Hashing
 from hvshare.report.output import open_output
@@ -88,7 +81,7 @@ if TYPE_CHECKING:
     metavar="SECONDS",
     help="KSM: tell the settings by which it would settle in this time.",
 )
-@jobs_option
+@jobs_option()
 @image_options
 @output_options("table", "json")
 @click.pass_context
@@ -107,12 +100,9 @@ def compare(
     sleep_millisecs: int,
     settle_within: float | None,
     jobs: int | None,
-    output_format: str,
-    as_json: bool,
+    form: str,
     output: str | None,
-    quiet: bool,
-    verbose: bool,
-    progress: bool | None,
+    talk: Talk,
     skip_unreadable: bool,
     **reading: Any,
 ) -> None:
@@ -128,8 +118,6 @@ def compare(
       hvshare compare --words ksm --settle-within 600 *.hvs
       find /var/fingerprints -name '*.hvs' -print0 | hvshare compare --json --files0-from -
     """
-    form = chosen_format(output_format, as_json=as_json)
-    talk = Talk(quiet=quiet, verbose=verbose, progress=progress)
     paths += _read_names(files0_from)
     if not paths:
         raise click.UsageError("Name one image at least.")

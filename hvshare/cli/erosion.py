@@ -9,7 +9,14 @@ import click
 from click.shell_completion import CompletionItem
 
 from hvshare.cli.erosion_run import run
-from hvshare.cli.options import SizeType, image_options, images_argument, jobs_option, output_options
+from hvshare.cli.options import (
+    SizeType,
+    add_options,
+    image_options,
+    images_argument,
+    jobs_option,
+    output_options,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,16 +79,8 @@ _target_option = click.option(
 
 
 def _prefetch_options(command: Command) -> Command:
-    for option in (
-        click.option(
-            "--disk",
-            "disks",
-            multiple=True,
-            type=click.Path(),
-            metavar="DISK",
-            help="A disk of the guests, raw or as fingerprint file: pages that equal a block of it are file "
-            "pages. Repeatable.",
-        ),
+    return add_options(
+        command,
         click.option(
             "--cold",
             "cold",
@@ -91,15 +90,20 @@ def _prefetch_options(command: Command) -> Command:
             help="The same guest before its cache was warm: one for each IMAGE, in the same order, or "
             "one for all of them.",
         ),
-    ):
-        command = option(command)
-    return command
+        click.option(
+            "--disk",
+            "disks",
+            multiple=True,
+            type=click.Path(),
+            metavar="DISK",
+            help="A disk of the guests, raw or as fingerprint file: pages that equal a block of it are file "
+            "pages. Repeatable.",
+        ),
+    )
 
 
 def _common(command: Command) -> Command:
-    for add in (output_options("table", "json", "jsonl", "csv"), image_options, jobs_option):
-        command = add(command)
-    return command
+    return add_options(command, jobs_option(), image_options, output_options("table", "json", "jsonl", "csv"))
 
 
 @click.group(

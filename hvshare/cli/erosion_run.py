@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hvshare.cli.inputs import Inputs
+from hvshare.cli.inputs import Inputs, total_bytes
 from hvshare.cli.interrupts import deferred_interrupts
-from hvshare.cli.options import Talk, chosen_format
 from hvshare.fingerprint.hashing import Hashing
 from hvshare.fingerprint.inputs import StoredFingerprints
 from hvshare.report.output import open_output
@@ -18,6 +17,7 @@ from hvshare.report.output import open_output
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from hvshare.cli.options import Talk
     from hvshare.erosion.report import ErosionReport
     from hvshare.errors import ImageError
     from hvshare.fingerprint.fingerprints import Fingerprints
@@ -31,12 +31,9 @@ def run(
     paths: tuple[str, ...],
     sections: tuple[str, ...],
     *,
-    output_format: str,
-    as_json: bool,
+    form: str,
     output: str | None,
-    quiet: bool,
-    verbose: bool,
-    progress: bool | None,
+    talk: Talk,
     skip_unreadable: bool,
     jobs: int | None,
     cold: tuple[str, ...] = (),
@@ -53,8 +50,6 @@ def run(
     HvshareError
         If an input cannot be used, or the result not be written.
     """
-    form = chosen_format(output_format, as_json=as_json)
-    talk = Talk(quiet=quiet, verbose=verbose, progress=progress)
     _check_names(paths, cold, disks, skip=skip_unreadable)
     only_aslr = sections == (ASLR,)
     with contextlib.ExitStack() as stack:
@@ -143,14 +138,12 @@ def _fingerprints(
             raise error
         inputs.on_error(error)
 
-    sizes = [image.source_bytes for image in (*inputs.images, *cold)]
-    total = None if None in sizes else sum(size or 0 for size in sizes)
     found: dict[int, Fingerprints] = {}
     with Hashing([*inputs.images, *cold], jobs=jobs, on_error=on_error) as hashing:
         with deferred_interrupts():
             # Imported here, because the workers read already.
             import hvshare.erosion.measure  # noqa: F401
-        with talk.reading("Reading", total) as hashing.on_progress:
+        with talk.reading("Reading", total_bytes((*inputs.images, *cold))) as hashing.on_progress:
             found.update(hashing)
     kept = [index for index in sorted(found) if index < count]
     inputs.keep(kept)
@@ -171,5 +164,4 @@ def _write(report: ErosionReport, form: str, out: Any, talk: Talk) -> None:
             out.write(erosion_json_lines(report))
         case "csv":
             out.write(erosion_csv(report))
-            for caveat in report.caveats:
-                talk.warn(f"{caveat.image}: {caveat.message}" if caveat.image else caveat.message)
+            talk.warn_of(report.caveats)

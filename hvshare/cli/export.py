@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     help="The file, written whole or not at all; - for standard output.",
 )
 @click.option("--no-zero-pages", is_flag=True, help="Leave zero pages out.")
-@jobs_option
+@jobs_option()
 @image_options
 @talk_options
 @click.pass_context
@@ -44,9 +44,7 @@ def export(
     output: str,
     no_zero_pages: bool,
     jobs: int | None,
-    quiet: bool,
-    verbose: bool,
-    progress: bool | None,
+    talk: Talk,
     skip_unreadable: bool,
     **reading: Any,
 ) -> None:
@@ -65,7 +63,6 @@ def export(
     if not as_parquet:
         raise click.UsageError("Say what to write: --parquet.")
     _check_pyarrow()
-    talk = Talk(quiet=quiet, verbose=verbose, progress=progress)
     with (
         open_binary_output(None if output == "-" else output, paths) as file,
         Inputs(paths, skip=skip_unreadable, talk=talk, **reading) as inputs,

@@ -32,7 +32,7 @@ SUFFIX: Final = ".hvs"
     "an image.  [default: NAME.hvs here]",
 )
 @click.option("--force", is_flag=True, help="Replace files of that name that are in the folder already.")
-@jobs_option
+@jobs_option()
 @image_options
 @talk_options
 @click.pass_context
@@ -43,9 +43,7 @@ def fingerprint(
     output: str | None,
     force: bool,
     jobs: int | None,
-    quiet: bool,
-    verbose: bool,
-    progress: bool | None,
+    talk: Talk,
     skip_unreadable: bool,
     **reading: Any,
 ) -> None:
@@ -65,7 +63,6 @@ def fingerprint(
       ssh host 'hvshare fingerprint - -o -' < dump.raw > dump.hvs
       hvshare analyze web01.raw.hvs db.hvs web03.raw
     """
-    talk = Talk(quiet=quiet, verbose=verbose, progress=progress)
     with Inputs(paths, skip=skip_unreadable, talk=talk, bytes_needed=True, **reading) as inputs:
         targets = _targets(output, [image.name for image in inputs.images], force=force)
         if output == "-":

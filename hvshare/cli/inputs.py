@@ -14,7 +14,7 @@ from hvshare.images.options import ReadingOptions
 from hvshare.images.runs import RunKind
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from hvshare.cli.options import Talk
     from hvshare.fingerprint.inputs import Input
@@ -105,8 +105,7 @@ class Inputs:
     @property
     def total_bytes(self) -> int | None:
         """Bytes to be read, if they are known."""
-        sizes = [image.source_bytes for image in self.images]
-        return None if None in sizes else sum(size or 0 for size in sizes)
+        return total_bytes(self.images)
 
     @property
     def caveats(self) -> list[Caveat]:
@@ -131,6 +130,12 @@ class Inputs:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def total_bytes(images: Iterable[Input]) -> int | None:
+    """Add up what is to be read of images, if it is known of each."""
+    sizes = [image.source_bytes for image in images]
+    return None if None in sizes else sum(size or 0 for size in sizes)
 
 
 def _allow_open_files(count: int) -> None:

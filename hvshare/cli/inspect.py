@@ -9,7 +9,7 @@ import click
 
 from hvshare.cli.inputs import Inputs
 from hvshare.cli.interrupts import deferred_interrupts
-from hvshare.cli.options import Talk, chosen_format, image_options, images_argument, output_options
+from hvshare.cli.options import Talk, image_options, images_argument, output_options
 from hvshare.errors import ImageError
 from hvshare.fingerprint.inputs import StoredFingerprints
 from hvshare.report.output import open_output
@@ -26,12 +26,9 @@ def inspect(
     /,
     paths: tuple[str, ...],
     all_runs: bool,
-    output_format: str,
-    as_json: bool,
+    form: str,
     output: str | None,
-    quiet: bool,
-    verbose: bool,
-    progress: bool | None,
+    talk: Talk,
     skip_unreadable: bool,
     **reading: Any,
 ) -> None:
@@ -49,8 +46,6 @@ def inspect(
       hvshare inspect --json dump.raw.zst | jq '.images[].size_bytes'
       hvshare inspect --runs sparse.raw
     """
-    form = chosen_format(output_format, as_json=as_json)
-    talk = Talk(quiet=quiet, verbose=verbose, progress=progress)
     with (
         open_output(output, paths) as out,
         Inputs(paths, skip=skip_unreadable, talk=talk, **reading) as inputs,

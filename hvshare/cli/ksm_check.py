@@ -9,7 +9,7 @@ import click
 
 from hvshare.cli.inputs import Inputs
 from hvshare.cli.interrupts import deferred_interrupts
-from hvshare.cli.options import Talk, chosen_format, image_options, images_argument, output_options
+from hvshare.cli.options import Talk, image_options, images_argument, output_options
 from hvshare.errors import ImageError
 from hvshare.report.output import open_output
 
@@ -36,12 +36,9 @@ def ksm_check(
     paths: tuple[str, ...],
     use_zero_pages: bool | None,
     max_page_sharing: int | None,
-    output_format: str,
-    as_json: bool,
+    form: str,
     output: str | None,
-    quiet: bool,
-    verbose: bool,
-    progress: bool | None,
+    talk: Talk,
     skip_unreadable: bool,
     **reading: Any,
 ) -> None:
@@ -60,8 +57,6 @@ def ksm_check(
       sudo hvshare ksm-check --no-use-zero-pages --max-page-sharing 16 web01.elf db.vmem
       sudo hvshare ksm-check --json dump.raw.zst | jq .agrees
     """
-    form = chosen_format(output_format, as_json=as_json)
-    talk = Talk(quiet=quiet, verbose=verbose, progress=progress)
     with deferred_interrupts():
         from hvshare.report.console import report_console, write_report
         from hvshare.report.ksm_check import ksm_check_json, print_ksm_check

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from functools import reduce, wraps
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,8 +17,9 @@ from hvshare.report.text import printable
 from hvshare.units import LARGE_FRAME_SIZE, PAGE_SIZE, check_frame_size, parse_size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
+    from hvshare.caveats import Caveat
     from hvshare.report.progress import PassProgress
 
     Command = Callable[..., Any]
@@ -79,6 +81,11 @@ class Talk:
         if not self._quiet:
             say(f"warning: {message}")
 
+    def warn_of(self, caveats: Iterable[Caveat]) -> None:
+        """Say what is to be known of a result that has no place for it, as CSV has none."""
+        for caveat in caveats:
+            self.warn(f"{caveat.image}: {caveat.message}" if caveat.image else caveat.message)
+
     @contextlib.contextmanager
     def reading(
         self, description: str, total_bytes: int | None
@@ -128,6 +135,11 @@ class Talk:
             say(message)
 
 
+def add_options(command: Command, *options: Callable[[Command], Command]) -> Command:
+    """Add options to a command, in the order in which its help is to list them."""
+    return reduce(lambda wrapped, option: option(wrapped), reversed(options), command)
+
+
 def images_argument(command: Command) -> Command:
     """Add the images that a command is about."""
     return click.argument(
@@ -137,118 +149,117 @@ def images_argument(command: Command) -> Command:
 
 def image_options(command: Command) -> Command:
     """Add the options that tell how images are read."""
-    for option in reversed(
-        (
-            click.option(
-                "--image-format",
-                type=click.Choice(IMAGE_FORMATS),
-                default="auto",
-                show_default=True,
-                help="raw takes the bytes, of streams once unpacked, as guest memory, whatever they are.",
-            ),
-            click.option(
-                "--holes",
-                type=click.Choice(["zero", "absent"]),
-                default="zero",
-                show_default=True,
-                help="What holes of a sparse file mean: zero pages, or pages that the image does not hold.",
-            ),
-            click.option(
-                "--device-memory",
-                is_flag=True,
-                help="Count BIOS ROM and video memory too, which are left out otherwise.",
-            ),
-            click.option(
-                "--read-swapped",
-                is_flag=True,
-                help="Read pages of a running guest that are swapped out, which swaps them in.",
-            ),
-            click.option(
-                "--spool-limit",
-                type=SizeType(),
-                default=DEFAULT_SPOOL_LIMIT,
-                metavar="SIZE",
-                help="The most that a stream may take in a temporary file, if its format has to be read at "
-                "any position.  [default: 16G]",
-            ),
-            click.option(
-                "--skip-unreadable",
-                is_flag=True,
-                help="Leave out images that cannot be used, and exit with 3.",
-            ),
-        )
-    ):
-        command = option(command)
-    return command
+    return add_options(
+        command,
+        click.option(
+            "--image-format",
+            type=click.Choice(IMAGE_FORMATS),
+            default="auto",
+            show_default=True,
+            help="raw takes the bytes, of streams once unpacked, as guest memory, whatever they are.",
+        ),
+        click.option(
+            "--holes",
+            type=click.Choice(["zero", "absent"]),
+            default="zero",
+            show_default=True,
+            help="What holes of a sparse file mean: zero pages, or pages that the image does not hold.",
+        ),
+        click.option(
+            "--device-memory",
+            is_flag=True,
+            help="Count BIOS ROM and video memory too, which are left out otherwise.",
+        ),
+        click.option(
+            "--read-swapped",
+            is_flag=True,
+            help="Read pages of a running guest that are swapped out, which swaps them in.",
+        ),
+        click.option(
+            "--spool-limit",
+            type=SizeType(),
+            default=DEFAULT_SPOOL_LIMIT,
+            metavar="SIZE",
+            help="The most that a stream may take in a temporary file, if its format has to be read at "
+            "any position.  [default: 16G]",
+        ),
+        click.option(
+            "--skip-unreadable",
+            is_flag=True,
+            help="Leave out images that cannot be used, and exit with 3.",
+        ),
+    )
 
 
-def jobs_option(command: Command) -> Command:
-    """Add the option that tells how many processes work."""
+def jobs_option(work: str = "read and hash") -> Callable[[Command], Command]:
+    """Add the option that tells how many processes work, and say what they do."""
     return click.option(
         "-j",
         "--jobs",
         type=click.IntRange(min=1),
         metavar="N",
-        help="Processes that read and hash.  [default: one a processor]",
-    )(command)
+        help=f"Processes that {work}.  [default: one a processor]",
+    )
 
 
 def talk_options(command: Command) -> Command:
-    """Add the options that tell what is said beside a result; see `Talk`."""
-    for option in reversed(
-        (
-            click.option("-q", "--quiet", is_flag=True, help="No warnings and no progress."),
-            click.option("-v", "--verbose", is_flag=True, help="Tell what is done, on standard error."),
-            click.option(
-                "--progress/--no-progress",
-                default=None,
-                help="Show progress on standard error.  [default: if that is a terminal]",
-            ),
-        )
-    ):
-        command = option(command)
-    return command
+    """Add the options that tell what is said beside a result.
+
+    The command takes them as ``talk``, a `Talk`.
+    """
+
+    @wraps(command)
+    def talking(*args: Any, quiet: bool, verbose: bool, progress: bool | None, **options: Any) -> Any:
+        return command(*args, talk=Talk(quiet=quiet, verbose=verbose, progress=progress), **options)
+
+    return add_options(
+        talking,
+        click.option("-q", "--quiet", is_flag=True, help="No warnings and no progress."),
+        click.option("-v", "--verbose", is_flag=True, help="Tell what is done, on standard error."),
+        click.option(
+            "--progress/--no-progress",
+            default=None,
+            help="Show progress on standard error.  [default: if that is a terminal]",
+        ),
+    )
 
 
 def output_options(*formats: str) -> Callable[[Command], Command]:
-    """Add the options that tell where a result goes and what is said beside it."""
+    """Add the options that tell where a result goes and what is said beside it.
+
+    The command takes them as ``form``, one of the formats, ``output`` and ``talk``, a `Talk`.
+    """
 
     def add(command: Command) -> Command:
-        for option in reversed(
-            (
-                click.option(
-                    "--format",
-                    "output_format",
-                    type=click.Choice(formats),
-                    default="table",
-                    show_default=True,
-                    help="How the result is written.",
-                ),
-                click.option("--json", "as_json", is_flag=True, help="Short for --format json."),
-                click.option(
-                    "-o",
-                    "--output",
-                    metavar="FILE",
-                    type=click.Path(),
-                    help="Write the result to a file, whole or not at all.",
-                ),
-                talk_options,
-            )
-        ):
-            command = option(command)
-        return command
+        @wraps(command)
+        def formed(*args: Any, output_format: str, as_json: bool, **options: Any) -> Any:
+            return command(*args, form=_chosen_format(output_format, as_json=as_json), **options)
+
+        return add_options(
+            formed,
+            click.option(
+                "--format",
+                "output_format",
+                type=click.Choice(formats),
+                default="table",
+                show_default=True,
+                help="How the result is written.",
+            ),
+            click.option("--json", "as_json", is_flag=True, help="Short for --format json."),
+            click.option(
+                "-o",
+                "--output",
+                metavar="FILE",
+                type=click.Path(),
+                help="Write the result to a file, whole or not at all.",
+            ),
+            talk_options,
+        )
 
     return add
 
 
-def chosen_format(output_format: str, *, as_json: bool) -> str:
-    """Settle between --format and --json.
-
-    Raises
-    ------
-    click.UsageError
-        If they contradict each other.
-    """
+def _chosen_format(output_format: str, *, as_json: bool) -> str:
     if as_json and output_format not in ("table", "json"):
         raise click.UsageError(f"--json contradicts --format {output_format}.")
     return "json" if as_json else output_format

@@ -7,35 +7,11 @@ from typing import Any
 
 import click
 
+from hvshare.cli.guest_options import FractionType, fragmentation_option, libraries_option
 from hvshare.cli.options import SizeType, jobs_option, output_options
 from hvshare.cli.simulate_run import EXPERIMENTS, run
 from hvshare.errors import SizeError
 from hvshare.units import LARGE_FRAME_SIZE
-
-
-class ShareType(click.ParamType[Fraction]):
-    """A number from 0 to 1, such as 0.25 or 1/4.
-
-    Parameters
-    ----------
-    with_none : bool
-        Whether 0 is one.
-    """
-
-    name = "fraction"
-
-    def __init__(self, *, with_none: bool) -> None:
-        self._with_none = with_none
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Fraction:
-        """Read a fraction exactly, or fail as wrong usage."""
-        try:
-            share = Fraction(value)
-        except (ValueError, ZeroDivisionError):
-            self.fail(f"{value!r} is no fraction; write it like 0.25 or 1/4.", param, ctx)
-        if not 0 <= share <= 1 or not (share or self._with_none):
-            self.fail(f"{value} is not {'from 0' if self._with_none else 'above 0 and up'} to 1.", param, ctx)
-        return share
 
 
 class PrefetchType(click.ParamType[str | Fraction]):
@@ -49,7 +25,7 @@ class PrefetchType(click.ParamType[str | Fraction]):
         if isinstance(value, Fraction) or value in self._kinds:
             return value  # type: ignore[no-any-return]  # click hands over what it has
         try:
-            return ShareType(with_none=True).convert(value, param, ctx)
+            return FractionType().convert(value, param, ctx)
         except click.BadParameter:
             self.fail(f"{value!r} is neither {', '.join(self._kinds)} nor a number from 0 to 1.", param, ctx)
 
@@ -106,7 +82,7 @@ class LargeFramesType(SizeType):
 )
 @click.option(
     "--scale",
-    type=ShareType(with_none=False),
+    type=FractionType(zero=False),
     default="1/16",
     show_default=True,
     metavar="FRACTION",
@@ -118,12 +94,7 @@ class LargeFramesType(SizeType):
     metavar="SIZE",
     help="Memory of a guest.  [default: the preset's]",
 )
-@click.option(
-    "--fragmentation",
-    type=ShareType(with_none=True),
-    metavar="FRACTION",
-    help="Share of the blocks of 2 MB that are broken up.  [default: the preset's]",
-)
+@fragmentation_option
 @click.option(
     "--apps",
     type=SizeType(),
@@ -151,19 +122,14 @@ class LargeFramesType(SizeType):
     help="Measure with the factorial, too, what hvshare erosion finds in the guests of one cell, which takes "
     "longer than all the rest.",
 )
-@click.option(
-    "--images",
-    type=click.Path(),
-    metavar="DIR",
-    help="Take libraries from the PE or ELF files found there.",
-)
+@libraries_option
 @click.option(
     "--keep",
     type=click.Path(),
     metavar="DIR",
     help="Write every guest that is made there, too, as a raw image.",
 )
-@jobs_option
+@jobs_option("make and hash guests")
 @output_options("table", "json", "csv")
 @click.pass_context
 def simulate(ctx: click.Context, /, **options: Any) -> None:

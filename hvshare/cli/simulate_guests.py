@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from hvshare.cli.guest_options import real_libraries
 from hvshare.errors import OutputError
 from hvshare.report.output import file_names, open_binary_output
 from hvshare.simulation.synthesis import SynthMaker
-from hvshare.synth.template import images_for
 from hvshare.synth.writing import write_guest
 
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from hvshare.simulation.making import MadeGuest, Request
     from hvshare.synth.image import SynthImage
-    from hvshare.synth.mapped.image import MappedImage
 
 
 class Guests:
@@ -79,19 +78,14 @@ class Guests:
             key = (preset.architecture, preset.disk.libraries, request.template)
         # Real images may take as much memory as guests, so those of one template are kept.
         if self._maker is None or self._made_for != key:
-            self._maker, self._made_for = SynthMaker(self._mapped(request)), key
+            libraries = real_libraries(preset, request.template, self._images, self._warn_once)
+            self._maker, self._made_for = SynthMaker(libraries), key
         return self._maker
 
-    def _mapped(self, request: Request) -> tuple[MappedImage, ...]:
-        if self._images is None:
-            return ()
-        found = images_for(request.preset, request.template, self._images)
-        for reason, files in sorted(found.skipped.items()):
-            message = f"{self._images}: {files:,} files left out: {reason}"
-            if message not in self._told:
-                self._told.add(message)
-                self._warn(message)
-        return found.images
+    def _warn_once(self, message: str) -> None:
+        if message not in self._told:
+            self._told.add(message)
+            self._warn(message)
 
 
 def guest_file_name(request: Request) -> str:

@@ -10,7 +10,6 @@ import click
 from click.core import ParameterSource
 
 from hvshare.cli.interrupts import deferred_interrupts
-from hvshare.cli.options import Talk, chosen_format
 from hvshare.errors import BudgetError, PresetError
 from hvshare.report.output import open_output
 from hvshare.units import format_size
@@ -18,6 +17,7 @@ from hvshare.units import format_size
 if TYPE_CHECKING:
     from fractions import Fraction
 
+    from hvshare.cli.options import Talk
     from hvshare.report.simulation_machine import Result
     from hvshare.simulation.making import Request
     from hvshare.simulation.running import Laboratory
@@ -55,12 +55,9 @@ def run(
     keep: str | None,
     waterfall: bool,
     jobs: int | None,
-    output_format: str,
-    as_json: bool,
+    form: str,
     output: str | None,
-    quiet: bool,
-    verbose: bool,
-    progress: bool | None,
+    talk: Talk,
     **of_guest: Any,
 ) -> None:
     """Run the experiment that was asked for, and write what it found.
@@ -72,8 +69,6 @@ def run(
     HvshareError
         If the result, or a guest, cannot be written.
     """
-    form = chosen_format(output_format, as_json=as_json)
-    talk = Talk(quiet=quiet, verbose=verbose, progress=progress)
     _check_options(ctx, experiment, sweep)
     asked = Asked(**of_guest)
     told = _told(asked, images)
@@ -222,8 +217,7 @@ def _write(result: Result, form: str, out: Any, talk: Talk) -> None:
         return
     if form == "csv":
         out.write(simulate_csv(result))
-        for caveat in result.caveats:
-            talk.warn(f"{caveat.image}: {caveat.message}" if caveat.image else caveat.message)
+        talk.warn_of(result.caveats)
         return
     match result:
         case Simulation():

@@ -5,11 +5,11 @@ from __future__ import annotations
 import io
 import os
 from contextlib import ExitStack
-from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from hvshare.cli.guest_options import FractionType, fragmentation_option, libraries_option, real_libraries
 from hvshare.cli.interrupts import deferred_interrupts
 from hvshare.cli.options import SizeType, Talk, jobs_option, talk_options
 from hvshare.errors import PresetError
@@ -18,6 +18,7 @@ from hvshare.units import format_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from fractions import Fraction
 
     from hvshare.synth.guest import GuestPlan
     from hvshare.synth.preset import Preset
@@ -38,28 +39,6 @@ class SeedType(click.ParamType[int]):
             self.fail(f"{value!r} is no whole number.", param, ctx)
         if not 0 <= number < 1 << 64:
             self.fail(f"{value} is not in range: give a whole number from 0 to 2^64 - 1.", param, ctx)
-        return number
-
-
-class FractionType(click.ParamType[Fraction]):
-    """A number such as 0.25 or 1/4, within bounds."""
-
-    name = "fraction"
-
-    def __init__(self, most: int | None, *, zero: bool) -> None:
-        self._most = most
-        self._zero = zero
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Fraction:
-        """Read a fraction, or fail as wrong usage."""
-        try:
-            number = Fraction(value)
-        except (ValueError, ZeroDivisionError):
-            self.fail(f"{value!r} is no number such as 0.25 or 1/4.", param, ctx)
-        if number < 0 or (not number and not self._zero) or (self._most is not None and number > self._most):
-            least = "0 or more" if self._zero else "more than 0"
-            most = "" if self._most is None else f", and at most {self._most}"
-            self.fail(f"{value} is not in range: give {least}{most}.", param, ctx)
         return number
 
 
@@ -119,19 +98,8 @@ class FractionType(click.ParamType[Fraction]):
     help="What applications allocate beside the preset's programs, those in large pages among it.  [default: "
     "0]",
 )
-@click.option(
-    "--fragmentation",
-    type=FractionType(1, zero=True),
-    metavar="FRACTION",
-    help="Share of the blocks of 2 MB that are broken up.  [default: the preset's]",
-)
-@click.option(
-    "--images",
-    metavar="DIR",
-    type=click.Path(),
-    help="Take libraries from the PE files and ELF shared objects in a folder that are of the preset's "
-    "architecture.",
-)
+@fragmentation_option
+@libraries_option
 @click.option(
     "--truth",
     metavar="FILE",
@@ -147,7 +115,7 @@ class FractionType(click.ParamType[Fraction]):
 @click.option(
     "--show-preset", is_flag=True, help="Print the preset as TOML, to be changed and given by its path."
 )
-@jobs_option
+@jobs_option("make pages")
 @talk_options
 def synth(
     preset_name: str,
@@ -158,9 +126,7 @@ def synth(
     template: int,
     show_preset: bool,
     jobs: int | None,
-    quiet: bool,
-    verbose: bool,
-    progress: bool | None,
+    talk: Talk,
     **asked: Any,
 ) -> None:
     """Make the raw image of a guest's memory: the same arguments give the same bytes, on every machine.
@@ -178,7 +144,6 @@ def synth(
       hvshare synth windows7-x86 --show-preset > mine.toml
       hvshare synth ./mine.toml -o mine.raw
     """
-    talk = Talk(quiet=quiet, verbose=verbose, progress=progress)
     with deferred_interrupts():
         from hvshare.fingerprint.workers import default_jobs
         from hvshare.synth.preset_file import load_preset, preset_text
@@ -190,13 +155,14 @@ def synth(
     preset = load_preset(preset_name).scaled(asked.pop("scale"))
     with deferred_interrupts():
         from hvshare.synth.guest import plan_guest
+        from hvshare.synth.template import Template
 
     try:
         settings = _settings(preset, template=template, **asked)
     except PresetError as error:
         # The preset has been checked: it is options that cannot be, or do not go with it.
         raise click.UsageError(str(error)) from error
-    made_from = _template(preset, template, images, talk)
+    made_from = Template(preset, template, real_libraries(preset, template, images, talk.warn))
     plan = plan_guest(settings, made_from)
     if plan.large_blocks < plan.settings.large_blocks:
         talk.warn(
@@ -206,17 +172,6 @@ def synth(
     for owner, pages in plan.pages_of_owners.items():
         talk.tell(f"{owner.title}: {format_size(pages * 4096)}")
     _write(plan, made_from, None if output == "-" else output, truth, disk, jobs or default_jobs(), talk)
-
-
-def _template(preset: Preset, seed: int, images: str | None, talk: Talk) -> Template:
-    with deferred_interrupts():
-        from hvshare.synth.template import Template, images_for
-    if images is None:
-        return Template(preset, seed)
-    found = images_for(preset, seed, images)
-    for reason, count in found.skipped.items():
-        talk.warn(f"{images}: {count:,} files left out: {reason}")
-    return Template(preset, seed, tuple(found.images))
 
 
 def _settings(

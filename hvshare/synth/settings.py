@@ -7,7 +7,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Final, Literal
 
 from hvshare.errors import PresetError
-from hvshare.units import LARGE_FRAME_SIZE, PAGE_SIZE, format_size
+from hvshare.units import LARGE_FRAME_SIZE, PAGE_SIZE, format_size, parse_fraction
 
 if TYPE_CHECKING:
     from hvshare.synth.preset import Preset
@@ -49,8 +49,8 @@ class Prefetching:
             case "off" | "superfetch" | "preload":
                 return cls(text)
         try:
-            share = Fraction(text)
-        except (ValueError, ZeroDivisionError):
+            share = parse_fraction(text)
+        except ValueError:
             share = Fraction(-1)
         if not 0 <= share <= 1:
             raise PresetError(

@@ -17,6 +17,7 @@ from click.testing import CliRunner, Result
 from hvshare.cli import simulate_run
 from hvshare.cli.simulate import simulate
 from hvshare.cli.simulate_guests import guest_file_name
+from hvshare.cli.synth import synth
 from hvshare.errors import OutputError, PresetError
 from hvshare.simulation.making import Request
 from hvshare.synth.preset_file import load_preset
@@ -137,10 +138,10 @@ def test_a_request_is_scaled_as_a_whole() -> None:
     [
         (("--vms", "0"), ("--vms",)),
         (("--seeds", "0"), ("--seeds",)),
-        (("--scale", "0"), ("--scale", "0 is not")),
-        (("--scale", "17/16"), ("--scale",)),
-        (("--scale", "1/0"), ("--scale", "no fraction")),
-        (("--scale", "nan"), ("--scale", "no fraction")),
+        (("--scale", "0"), ("--scale", "'0' is no number above 0 and up to 1")),
+        (("--scale", "17/16"), ("--scale", "'17/16' is no number above 0 and up to 1")),
+        (("--scale", "1/0"), ("--scale", "'1/0' is no number above 0")),
+        (("--scale", "nan"), ("--scale", "'nan' is no number above 0")),
         (("--fragmentation", "1.5"), ("--fragmentation", "from 0 to 1")),
         (("--memory", "3M"), ("--memory", "multiple of 2 MB")),
         (("--memory", "0"), ("--memory", "multiple of 2 MB")),
@@ -168,6 +169,15 @@ def test_a_request_is_scaled_as_a_whole() -> None:
 def test_wrong_usage_names_what_is_wrong(arguments: tuple[str, ...], words: tuple[str, ...]) -> None:
     message = refused(*arguments)
     assert [word for word in words if word not in message] == []
+
+
+@pytest.mark.parametrize("given", ["-0.1", "3/2", "1/0", "", "nan", "half", "[b]1", "1e400", "1e-2000000000"])
+def test_a_fraction_is_refused_as_synth_refuses_it(given: str) -> None:
+    message = refused("--fragmentation", given)
+    run = CliRunner().invoke(synth, ["linux-x64", "--fragmentation", given])
+    assert (run.exit_code, run.stdout) == (2, "")
+    assert message.endswith(f"{given!r} is no number from 0 to 1, such as 0.25 or 1/4.")
+    assert " ".join(run.stderr.split()).partition("Error: ")[2] == message.partition("Error: ")[2]
 
 
 @pytest.mark.parametrize(
