@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Final
 
 import click
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from hvshare.units import PAGE_SIZE, format_size
+from tests.benchmarks.benchmark import common_options, end
 from tests.benchmarks.digest_files import write_digests
 from tests.benchmarks.digest_work import JOINED, PARQUET
-from tests.benchmarks.tables import Limit, limits_list
+from tests.benchmarks.measuring import CommandError, Cost, peak_proportional
+from tests.benchmarks.tables import Limit
 
 _NAMES: Final = {
     "sort": "np.sort of all digests",
@@ -32,26 +30,11 @@ _NAMES: Final = {
     "pairs": "pooled counts and pairs",
     "duckdb": "DuckDB, GROUP BY of Parquet",
 }
-_SAMPLING_SECONDS: Final = 0.01
+_ENVIRONMENT: Final = ("env", "OPENBLAS_NUM_THREADS=1")
+"""As hvshare sets it."""
 
 
-@dataclass(frozen=True)
-class Result:
-    """What one kind of work took.
-
-    Attributes
-    ----------
-    seconds : float
-        Median over the rounds.
-    peak_bytes : int
-        Largest sum of proportional set sizes among samples.
-    """
-
-    seconds: float
-    peak_bytes: int
-
-
-def measure(folder: Path, works: Sequence[str], rounds: int) -> dict[str, Result]:
+def measure(folder: Path, works: Sequence[str], rounds: int) -> dict[str, Cost]:
     """Do all works in turn, so that noise hits all alike; their memory is measured in a run of its own.
 
     Raises
@@ -59,66 +42,29 @@ def measure(folder: Path, works: Sequence[str], rounds: int) -> dict[str, Result
     click.ClickException
         If a work fails, or works find different contents.
     """
-    peaks = {work: _run(work, folder, sample=True)[1] for work in works}
+    commands = {
+        work: (*_ENVIRONMENT, sys.executable, "-m", "tests.benchmarks.digest_work", work, str(folder))
+        for work in works
+    }
+    peaks = {}
+    for work, command in commands.items():
+        try:
+            peaks[work] = peak_proportional(command)
+        except CommandError as error:
+            raise click.ClickException(f"{work}: {error}") from error
     seconds: dict[str, list[float]] = {work: [] for work in works}
     distinct = set()
     for _ in range(rounds):
-        for work in works:
-            answer, _ = _run(work, folder)
+        for work, command in commands.items():
+            done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
+            if done.returncode:
+                raise click.ClickException(f"{work} ended with {done.returncode}")
+            answer = json.loads(done.stdout)
             seconds[work].append(answer["seconds"])
             distinct.add(answer["distinct"])
     if len(distinct - {None}) != 1:
         raise click.ClickException(f"works find different numbers of contents: {distinct}")
-    return {work: Result(median(seconds[work]), peaks[work]) for work in works}
-
-
-def _run(work: str, folder: Path, *, sample: bool = False) -> tuple[dict[str, float], int]:
-    command = (sys.executable, "-m", "tests.benchmarks.digest_work", work, str(folder))
-    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}  # as the command sets it
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, env=environment, start_new_session=True
-    ) as process:
-        peak = _Peak(process.pid) if sample else None
-        output = process.communicate()[0]
-        peak_bytes = peak.stop() if peak else 0
-    if process.returncode:
-        raise click.ClickException(f"{work} ended with {process.returncode}")
-    return json.loads(output), peak_bytes
-
-
-class _Peak:
-    """The most memory that the processes of a session have at one time, as samples show it.
-
-    Of a page that several of them share, each has its part: the sum over processes counts it once.
-    """
-
-    def __init__(self, session: int) -> None:
-        self._session = session
-        self._bytes = 0
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._watch)
-        self._thread.start()
-
-    def _watch(self) -> None:
-        while not self._done.wait(_SAMPLING_SECONDS):
-            self._bytes = max(self._bytes, sum(map(self._proportional, Path("/proc").iterdir())))
-
-    def _proportional(self, entry: Path) -> int:
-        # A process may end between being listed and being looked at.
-        try:
-            if entry.name.isdecimal() and os.getsid(int(entry.name)) == self._session:
-                for line in (entry / "smaps_rollup").read_text().splitlines():
-                    if line.startswith("Pss:"):
-                        return int(line.split()[1]) << 10
-        except OSError:
-            pass
-        return 0
-
-    def stop(self) -> int:
-        """Give the largest sum of all samples, in bytes."""
-        self._done.set()
-        self._thread.join()
-        return self._bytes
+    return {work: Cost(median(seconds[work]), peaks[work]) for work in works}
 
 
 def write_parquet(folder: Path) -> None:
@@ -141,7 +87,7 @@ def join(folder: Path) -> None:
                 shutil.copyfileobj(file, joined)
 
 
-def limits(name: str, results: dict[str, Result], digest_bytes: int) -> list[Limit]:
+def limits(name: str, results: dict[str, Cost], digest_bytes: int) -> list[Limit]:
     """Hold measurements against what the project has set itself."""
     sort = results["sort"].seconds
     return [
@@ -168,21 +114,7 @@ def limits(name: str, results: dict[str, Result], digest_bytes: int) -> list[Lim
     show_default=True,
     help="Pages of each.",
 )
-@click.option(
-    "--rounds",
-    type=click.IntRange(min=1),
-    default=5,
-    show_default=True,
-    help="How often each is timed.",
-)
-@click.option(
-    "--dir",
-    "directory",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    default=tempfile.gettempdir,
-    help="Where files are made and removed again.  [default: that of temporary files]",
-)
-@click.option("--strict", is_flag=True, help="Exit with 1 if a limit is missed.")
+@common_options
 @click.pass_context
 def main(ctx: click.Context, /, vms: int, pages: int, rounds: int, directory: Path, strict: bool) -> None:
     """Measure how long it takes to count many VMs, and hold it against the limits of the project."""
@@ -225,13 +157,8 @@ def main(ctx: click.Context, /, vms: int, pages: int, rounds: int, directory: Pa
                 f"{result.seconds / results['sort'].seconds:.2f}",
                 format_size(result.peak_bytes),
             )
-    console = Console()
-    console.print(table)
-    if missing:
-        console.print(f"skipped {_NAMES['duckdb']}: {' and '.join(missing)} not installed")
-    console.print()
-    console.print(limits_list(checked))
-    ctx.exit(int(strict and any(limit.missed for limit in checked)))
+    skipped = [f"{_NAMES['duckdb']}: {' and '.join(missing)} not installed"] if missing else []
+    end(ctx, table, skipped, checked, strict=strict)
 
 
 if __name__ == "__main__":

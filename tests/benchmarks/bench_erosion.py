@@ -13,7 +13,7 @@ import click
 
 from hvshare.units import PAGE_SIZE, format_size
 from tests.benchmarks.benchmark import HVSHARE, Benchmark, common_options
-from tests.benchmarks.measuring import CommandError, Contestant, Race, race
+from tests.benchmarks.measuring import Contestant, Race
 from tests.benchmarks.slid_guests import write_pair, write_repeated
 from tests.benchmarks.tables import Limit, mebibytes
 
@@ -45,16 +45,6 @@ class ErosionBenchmark(Benchmark):
             ),
         )  # fmt: skip
 
-    def race_once(self, name: str, contestant: Contestant) -> Race:
-        """Measure a command that takes minutes, in one round."""
-        click.echo(f"measuring {name}", err=True)
-        try:
-            result = race([contestant], 1)
-        except CommandError as error:
-            raise click.ClickException(str(error)) from error
-        self._races.append(result)
-        return result
-
     def growth(self, a: Path, b: Path, folder: Path) -> dict[int, Race]:
         """Measure ASLR on the guests, several times over each; gives a race by how often."""
         races = {}
@@ -72,7 +62,7 @@ class ErosionBenchmark(Benchmark):
                 continue
             command = (HVSHARE, "erosion", "aslr", *map(str, pair))
             contestant = Contestant(f"erosion aslr, {times} x, once", command, size * times, size * times)
-            races[times] = self.race_once(name, contestant)
+            races[times] = self.race(name, contestant, rounds=1)  # it takes minutes
         return races
 
 

@@ -5,11 +5,8 @@ from __future__ import annotations
 import filecmp
 import os
 import resource
-import subprocess
 import tempfile
-import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from statistics import median
@@ -22,7 +19,14 @@ from hvshare.cli.options import SizeType
 from hvshare.synth.preset_file import load_preset, preset_names
 from hvshare.units import LARGE_FRAME_SIZE, format_size
 from tests.benchmarks.benchmark import HVSHARE, Benchmark, common_options
-from tests.benchmarks.measuring import CommandError, Contestant, Race, elapsed_seconds
+from tests.benchmarks.measuring import (
+    CommandError,
+    Contestant,
+    Cost,
+    Race,
+    elapsed_seconds,
+    peak_proportional,
+)
 from tests.benchmarks.tables import Limit, mebibytes
 
 _SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108  # files there cost no disk
@@ -32,24 +36,6 @@ _RATE: Final = 400_000_000
 _SERIES: Final = (HVSHARE, "simulate", "--experiment", "series", "--json", "-q")
 _SERIES_SECONDS: Final = 120.0
 _SERIES_MEMORY: Final = 4 << 30
-_SAMPLING_SECONDS: Final = 0.05
-_PROC: Final = Path("/proc")
-
-
-@dataclass(frozen=True)
-class Series:
-    """What the experiment took.
-
-    Attributes
-    ----------
-    seconds : float
-        Median over the rounds.
-    peak_bytes : int
-        Largest sum of proportional set sizes among samples.
-    """
-
-    seconds: float
-    peak_bytes: int
 
 
 class SynthBenchmark(Benchmark):
@@ -95,7 +81,7 @@ class SynthBenchmark(Benchmark):
             found[preset] = (median(seconds[0]), median(seconds[1]))
         return found
 
-    def series(self, rounds: int) -> Series:
+    def series(self, rounds: int) -> Cost:
         """Measure the series at its default size; memory in a run of its own, since sampling costs time.
 
         Raises
@@ -106,7 +92,7 @@ class SynthBenchmark(Benchmark):
         click.echo("measuring the series, which takes minutes", err=True)
         try:
             peak = peak_proportional(_SERIES)
-            return Series(median(elapsed_seconds(_SERIES) for _ in range(rounds)), peak)
+            return Cost(median(elapsed_seconds(_SERIES) for _ in range(rounds)), peak)
         except CommandError as error:
             raise click.ClickException(str(error)) from error
 
@@ -125,51 +111,7 @@ def _processor_seconds(command: Sequence[str]) -> float:
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def peak_proportional(command: Sequence[str]) -> int:
-    """Run a command and tell the most memory that all its processes had at one time.
-
-    Returns
-    -------
-    int
-        Bytes: the largest sum of proportional set sizes among samples 50 ms apart. Of a page that several
-        processes share, each has its part, so the sum counts it once.
-
-    Raises
-    ------
-    CommandError
-        If it ends with a failure.
-    """
-    peak = 0
-    with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True
-    ) as process:
-        try:
-            while process.poll() is None:
-                peak = max(peak, sum(_proportional_bytes(entry, process.pid) for entry in _PROC.iterdir()))
-                time.sleep(_SAMPLING_SECONDS)
-        finally:
-            # In its own session, a command does not hear the Ctrl-C that interrupts the benchmark.
-            if process.poll() is None:
-                process.terminate()
-    if process.returncode:
-        raise CommandError(f"{command[0]} ended with {process.returncode}")
-    return peak
-
-
-def _proportional_bytes(entry: Path, session: int) -> int:
-    """Tell the proportional set size of a process if it is one of a session."""
-    # A process may end between being listed and being looked at.
-    try:
-        if entry.name.isdecimal() and os.getsid(int(entry.name)) == session:
-            for line in (entry / "smaps_rollup").read_text().splitlines():
-                if line.startswith("Pss:"):
-                    return int(line.split()[1]) << 10
-    except OSError:
-        pass
-    return 0
-
-
-def limits(presets: Mapping[str, tuple[float, float]], size: int, series: Series | None) -> list[Limit]:
+def limits(presets: Mapping[str, tuple[float, float]], size: int, series: Cost | None) -> list[Limit]:
     """Hold measurements against what the project has set itself.
 
     Parameters
@@ -178,7 +120,7 @@ def limits(presets: Mapping[str, tuple[float, float]], size: int, series: Series
         Processor seconds for a quarter of a guest and for a whole one, by the name of the preset.
     size : int
         Bytes of a whole one.
-    series : Series or None
+    series : Cost or None
         None if it was not measured.
 
     Returns

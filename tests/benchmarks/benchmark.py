@@ -6,13 +6,14 @@ import shutil
 import sysconfig
 import tempfile
 from collections.abc import Callable, Sequence
-from functools import reduce
 from pathlib import Path
 from typing import Any, Final
 
 import click
 from rich.console import Console
+from rich.table import Table
 
+from hvshare.cli.options import add_options
 from hvshare.units import format_size
 from tests.benchmarks.measuring import CommandError, Contestant, Race, race
 from tests.benchmarks.tables import Limit, limits_list, races_table
@@ -43,8 +44,8 @@ class Benchmark:
         self._rounds = rounds
         self._races: list[Race] = []
 
-    def race(self, name: str, *contestants: Contestant) -> Race:
-        """Race, the leader first.
+    def race(self, name: str, *contestants: Contestant, rounds: int | None = None) -> Race:
+        """Race, the leader first; in other rounds than asked for, if these would take too long.
 
         Raises
         ------
@@ -53,7 +54,7 @@ class Benchmark:
         """
         click.echo(f"measuring {name}", err=True)
         try:
-            result = race(contestants, self._rounds)
+            result = race(contestants, rounds or self._rounds)
         except CommandError as error:
             raise click.ClickException(str(error)) from error
         self._races.append(result)
@@ -74,13 +75,27 @@ class Benchmark:
 
     def end(self, ctx: click.Context, title: str, limits: Sequence[Limit], *, strict: bool) -> None:
         """Show what was measured, and exit with 1 if it is strict and a limit is missed."""
-        console = Console()
-        console.print(races_table(title, self._races, self._rounds))
-        for reason in self.skipped:
-            console.print(f"skipped {reason}")
-        console.print()
-        console.print(limits_list(limits))
-        ctx.exit(int(strict and any(limit.missed for limit in limits)))
+        # A table without rows would wrap its title and explain columns that have nothing in them.
+        result = races_table(title, self._races, self._rounds) if self._races else title
+        end(ctx, result, self.skipped, limits, strict=strict)
+
+
+def end(
+    ctx: click.Context,
+    result: Table | str,
+    skipped: Sequence[str],
+    limits: Sequence[Limit],
+    *,
+    strict: bool,
+) -> None:
+    """Show a result, what was skipped and the limits, and exit with 1 if it is strict and one is missed."""
+    console = Console()
+    console.print(result)
+    for reason in skipped:
+        console.print(f"skipped {reason}")
+    console.print()
+    console.print(limits_list(limits))
+    ctx.exit(int(strict and any(limit.missed for limit in limits)))
 
 
 def analyze(name: str, image: Path | str, size: int, data_bytes: int) -> Contestant:
@@ -90,7 +105,8 @@ def analyze(name: str, image: Path | str, size: int, data_bytes: int) -> Contest
 
 def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the options of every benchmark: rounds, directory and strict."""
-    options = (
+    return add_options(
+        command,
         click.option(
             "--rounds",
             type=click.IntRange(min=1),
@@ -107,7 +123,6 @@ def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option("--strict", is_flag=True, help="Exit with 1 if a limit is missed."),
     )
-    return reduce(lambda wrapped, option: option(wrapped), reversed(options), command)
 
 
 def _available_memory() -> int:

@@ -8,13 +8,14 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Final
 
-_SAMPLING_SECONDS: Final = 0.005
+_RESIDENT_SECONDS: Final = 0.005
+_PROPORTIONAL_SECONDS: Final = 0.01
 _PROC: Final = Path("/proc")
 _RESOURCE_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
@@ -63,6 +64,22 @@ class Measurement:
     """
 
     contestant: Contestant
+    seconds: float
+    peak_bytes: int
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one kind of work took, in processes that share much memory.
+
+    Attributes
+    ----------
+    seconds : float
+        Median over the rounds.
+    peak_bytes : int
+        See `peak_proportional`.
+    """
+
     seconds: float
     peak_bytes: int
 
@@ -151,27 +168,63 @@ def peak_memory(command: Sequence[str]) -> int:
     int
         Bytes: the largest sum of resident sets among samples 5 ms apart. Pages that forked processes share
         are in the resident set of each, so the memory really taken is less.
+
+    Raises
+    ------
+    CommandError
+        If it cannot be started, or ends with a failure.
+    """
+    return _peak(command, _resident_bytes, _RESIDENT_SECONDS)
+
+
+def peak_proportional(command: Sequence[str]) -> int:
+    """Run a command and tell the most memory that its processes had at one time, shared pages counted once.
+
+    Returns
+    -------
+    int
+        Bytes: the largest sum of proportional set sizes (PSS) among samples 10 ms apart. Of a page that
+        several processes share, each has its part. The kernel takes a while to tell, so samples are rarer
+        than those of `peak_memory`.
+
+    Raises
+    ------
+    CommandError
+        If it cannot be started, or ends with a failure.
+    """
+    return _peak(command, _proportional_bytes, _PROPORTIONAL_SECONDS)
+
+
+def _peak(command: Sequence[str], bytes_of: Callable[[Path], int], interval: float) -> int:
+    """Give the largest sum over all processes of a command that samples show.
+
+    A command is given a session of its own, which its descendants stay in even when their parent has ended.
     """
     peak = 0
     with _running(command) as process:
         while process.poll() is None:
-            peak = max(peak, _resident_bytes(process.pid))
-            time.sleep(_SAMPLING_SECONDS)
+            peak = max(peak, sum(_of_session(process.pid, bytes_of)))
+            time.sleep(interval)
     return peak
 
 
-def _resident_bytes(session: int) -> int:
-    """Add up the resident sets of the processes of a session.
-
-    A command is given a session of its own, which its descendants stay in even when their parent has ended.
-    """
-    pages = 0
+def _of_session(session: int, bytes_of: Callable[[Path], int]) -> Iterator[int]:
     for name in os.listdir(_PROC):  # noqa: PTH208  # a tenth of the time, hundreds of times a second
         # A process may end between being listed and being looked at.
         with contextlib.suppress(OSError):
             if name.isdecimal() and os.getsid(int(name)) == session:
-                pages += int((_PROC / name / "statm").read_text().split()[1])
-    return pages * _RESOURCE_PAGE
+                yield bytes_of(_PROC / name)
+
+
+def _resident_bytes(process: Path) -> int:
+    return int((process / "statm").read_text().split()[1]) * _RESOURCE_PAGE
+
+
+def _proportional_bytes(process: Path) -> int:
+    for line in (process / "smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) << 10
+    return 0
 
 
 @contextlib.contextmanager
