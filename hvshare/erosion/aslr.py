@@ -10,30 +10,27 @@ The steps, each in a module of its own:
    points, or is derived from one (`aslr_twins`).
 5. What has no twin at the same place in the page may have one some bytes further on (`aslr_displaced`,
    `aslr_drifts`).
-6. Contents of explained pairs are taken for one (`aslr_classes`), and counted as all sharing is. That is the
+6. Where address spaces have 32 bits, 2 to 4 are done with words of 32 bits once more.
+7. Contents of explained pairs are taken for one (`aslr_classes`), and counted as all sharing is. That is the
    lower bound; with the pairs in which little else differs it is the upper one.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from hvshare.erosion.aslr_classes import in_company, join_classes
-from hvshare.erosion.aslr_constants import list_constants
-from hvshare.erosion.aslr_contents import Contents, sorted_unique
+from hvshare.erosion.aslr_constants import most_borne_out
+from hvshare.erosion.aslr_contents import Contents
 from hvshare.erosion.aslr_displaced import Displaced, displaced_candidates
 from hvshare.erosion.aslr_drifts import elect_drifts, judge
-from hvshare.erosion.aslr_moves import find_moves, screen
 from hvshare.erosion.aslr_remainder import is_page_table
 from hvshare.erosion.aslr_result import Aslr, AslrLayer, AslrRemainder
-from hvshare.erosion.aslr_sketches import candidates
-from hvshare.erosion.aslr_slides import elect, gather
+from hvshare.erosion.aslr_search import NEAR_WORDS, Twins, layer_between, search_same_place
 from hvshare.erosion.aslr_spaces import Areas
-from hvshare.erosion.aslr_stays import count_stays
-from hvshare.erosion.aslr_twins import explain
-from hvshare.erosion.page_store import PageStore
+from hvshare.erosion.page_store import NarrowWords, PageStore
 from hvshare.fingerprint.workers import default_jobs
 
 if TYPE_CHECKING:
@@ -42,13 +39,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from hvshare.erosion.aslr_result import AslrConstant
+    from hvshare.erosion.aslr_search import SamePlace
     from hvshare.erosion.aslr_slides import Votes
+    from hvshare.erosion.page_store import PageWords
     from hvshare.erosion.passes import Passes
     from hvshare.fingerprint.fingerprints import Fingerprints
     from hvshare.images.image import GuestImage
-
-NEAR_WORDS: Final = 96
-"""Less than a fifth of a page: near twins differ in no more words that nothing explains."""
 
 BOOKKEEPING_WORDS: Final = 12
 """Words of displaced twins that may differ otherwise: what an allocator writes at the start of a page stays
@@ -56,18 +52,6 @@ there while objects move up."""
 
 _LEAST_MOVED: Final = 4
 """Words of displaced twins that a slide moved: without any, they are displaced for other reasons."""
-
-
-class _Twins(NamedTuple):
-    """Pairs, and how much of them is left unexplained."""
-
-    first: NDArray[np.int64]
-    second: NDArray[np.int64]
-    left: NDArray[np.int64]
-
-    def up_to(self, most: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        rows = self.left <= most
-        return self.first[rows], self.second[rows]
 
 
 def measure_aslr(
@@ -138,50 +122,42 @@ class _Search:
         self._progress = progress
 
     def run(self) -> Aslr:
-        store, contents, jobs = self._store, self._contents, self._jobs
-        one, other = candidates(store, jobs, self._pass("Sketching pages", len(contents)))
-        chosen, others = screen(store, one, other, jobs, self._pass("Comparing pairs", len(one)))
-        first, second, spaces = contents.spaces(one[chosen], other[chosen])
-        moves = find_moves(store, first, second, others, jobs, self._pass("Finding slides", len(first)))
-        areas = Areas.of(store, contents, jobs, self._pass("Finding areas pointed into", len(contents)))
-        votes = gather(moves, first, second, spaces, contents.vms)
-        places = sorted_unique(votes.places.astype(np.int64)).astype(np.uint64)
-        stays = count_stays(store, contents, places, jobs)
-        slides = elect(votes, stays, places, contents, areas)
-        passes = self._pass("Explaining pairs", len(first))
-        explained = explain(store, first, second, spaces, slides, jobs, passes)
-        left = explained.left.copy()
-        left[moves.torn] = NEAR_WORDS + 1
-        twins = _Twins(first, second, left)
+        store, contents = self._store, self._contents
+        areas = Areas.of(store, contents, self._jobs, self._pass("Finding areas pointed into", len(contents)))
+        found = [self._same_place(store, areas)]
+        if not areas.wide.all():
+            found.append(self._same_place(NarrowWords(store), Areas.none(contents.vms, areas.wide)))
         classes = np.arange(len(contents))
-        layers = []
-        pointers = (explained.fields == 0) & (left == 0)
-        code = (explained.pointers == 0) & (left == 0) & ~pointers
-        for name, rows in (
-            ("pointers in data", pointers),
-            ("code", code),
-            ("mixed", (left == 0) & ~pointers & ~code),
-        ):
-            joined = join_classes(classes, first[rows], second[rows])
-            layers.append(self._layer(name, classes, joined))
-            classes = joined
-        displaced = self._displaced(classes, slides, areas)
+        layers: list[AslrLayer] = []
+        for each in found:
+            classes, further = each.join(contents, classes)
+            layers = [*further] if not layers else list(map(AslrLayer.__add__, layers, further))
+        displaced = self._displaced(classes, found[0].slides, areas)
         joined = join_classes(classes, *displaced.up_to(BOOKKEEPING_WORDS))
-        layers.append(self._layer("displaced", classes, joined))
-        near = join_classes(joined, *twins.up_to(NEAR_WORDS))
-        near = join_classes(near, *displaced.up_to(NEAR_WORDS))
-        constants = list_constants(
-            moves, slides, explained, first, spaces, [each.name for each in self._fingerprints]
+        layers.append(layer_between("displaced", contents, classes, joined))
+        near, seen = joined, np.zeros(len(contents), bool)
+        for twins in (*(each.twins for each in found), displaced):
+            near = join_classes(near, *twins.up_to(NEAR_WORDS))
+        for each in found:
+            seen[each.twins.first], seen[each.twins.second] = True, True
+        return _result(
+            contents,
+            joined,
+            tuple(layers),
+            near,
+            most_borne_out(each.constants for each in found),
+            self._remainder(joined, near, seen),
+            int(np.count_nonzero(areas.wide)),
         )
-        seen = np.zeros(len(contents), bool)
-        seen[first], seen[second] = True, True
-        remainder = self._remainder(joined, near, seen)
-        return _result(contents, joined, tuple(layers), near, constants, remainder, areas.wide_vms)
+
+    def _same_place(self, pages: PageWords, areas: Areas) -> SamePlace:
+        names = [each.name for each in self._fingerprints]
+        return search_same_place(pages, self._contents, areas, names, self._jobs, self._pass)
 
     def _pass(self, name: str, total: int) -> Callable[[int], None] | None:
         return _pass(self._progress, name, total)
 
-    def _displaced(self, classes: NDArray[np.int64], slides: Votes, areas: Areas) -> _Twins:
+    def _displaced(self, classes: NDArray[np.int64], slides: Votes, areas: Areas) -> Twins:
         """Find twins at different places in the page, of pages that have no copy."""
         store, contents, jobs = self._store, self._contents, self._jobs
         alone = np.flatnonzero(contents.pages == 1)
@@ -200,12 +176,7 @@ class _Search:
             # Programs of one VM differ in their arguments and are displaced without ASLR, too; among
             # several VMs each has its like in another.
             left = np.maximum(left, BOOKKEEPING_WORDS + 1)
-        return _Twins(first, second, left)
-
-    def _layer(self, name: str, before: NDArray[np.int64], after: NDArray[np.int64]) -> AslrLayer:
-        new = in_company(after) & ~in_company(before)
-        saved = len(sorted_unique(before)) - len(sorted_unique(after))
-        return AslrLayer(name, int(np.count_nonzero(new & (self._contents.pages == 1))), saved)
+        return Twins(first, second, left)
 
     def _remainder(
         self, explained: NDArray[np.int64], near: NDArray[np.int64], seen: NDArray[np.bool_]

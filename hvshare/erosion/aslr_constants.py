@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -12,7 +13,7 @@ from hvshare.erosion.aslr_slides import count_groups
 from hvshare.erosion.aslr_words import is_in, mix
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 _LEAST_PAGES: Final = 5
 _PAGE: Final = 4096
+_NARROW_END: Final = 1 << 32
 
 
 def list_constants(
@@ -31,6 +33,9 @@ def list_constants(
     first: NDArray[np.int64],
     spaces: NDArray[np.int64],
     names: Sequence[str],
+    *,
+    told: NDArray[np.bool_] | None = None,
+    narrow: bool = False,
 ) -> tuple[AslrConstant, ...]:
     """List the distances that several pages bear out, those that most do first.
 
@@ -46,6 +51,10 @@ def list_constants(
         The first page of each pair, and the VMs between which it compares.
     names : sequence of str
         Of the images.
+    told : ndarray of bool, shape (pairs,), optional
+        Of which pairs distances are listed; of all by default.
+    narrow : bool
+        Whether addresses have 32 bits.
 
     Returns
     -------
@@ -53,13 +62,48 @@ def list_constants(
     """
     keys = np.sort(mix(slides.spaces.astype(np.uint64), slides.places, slides.distances))
     space = spaces[moves.pairs]
-    rows = np.flatnonzero(is_in(mix(space.astype(np.uint64), moves.places, moves.distances), keys))
+    told = np.ones(len(first), bool) if told is None else told
+    elected = is_in(mix(space.astype(np.uint64), moves.places, moves.distances), keys)
+    rows = np.flatnonzero(elected & told[moves.pairs])
     found = _constants(
-        64, space[rows], moves.distances[rows], moves.places[rows], first[moves.pairs[rows]], names
+        32 if narrow else 64,
+        space[rows],
+        moves.distances[rows],
+        moves.places[rows],
+        first[moves.pairs[rows]],
+        names,
     )
-    of_code = spaces[explained.field_pairs]
-    found += _constants(32, of_code, explained.field_distances, None, first[explained.field_pairs], names)
-    return tuple(sorted(found, key=lambda each: (-each.pages, each.distance, each.field_bits)))
+    fields = np.flatnonzero(told[explained.field_pairs])
+    of_code = explained.field_pairs[fields]
+    found += _constants(32, spaces[of_code], explained.field_distances[fields], None, first[of_code], names)
+    return most_borne_out([_without_echoes(found) if narrow else found])
+
+
+def most_borne_out(parts: Iterable[Iterable[AslrConstant]]) -> tuple[AslrConstant, ...]:
+    """Put distances in order, those that most pages bear out first."""
+    return tuple(
+        sorted(chain.from_iterable(parts), key=lambda each: (-each.pages, each.distance, each.field_bits))
+    )
+
+
+def _without_echoes(constants: list[AslrConstant]) -> list[AslrConstant]:
+    """Leave out what an address that is not aligned to words looks like beside the distance that it moved by.
+
+    A word that ends some bytes before the address does moved by as many bytes' worth more.
+    """
+    pages = {
+        (each.first_image, each.second_image, each.distance % _NARROW_END): each.pages for each in constants
+    }
+    echoes = {
+        (first, second, (distance << shift) % _NARROW_END): count
+        for shift in (24, 16, 8)
+        for (first, second, distance), count in pages.items()
+    }
+    return [
+        each
+        for each in constants
+        if each.pages > echoes.get((each.first_image, each.second_image, each.distance % _NARROW_END), 0)
+    ]
 
 
 def _constants(
@@ -78,7 +122,7 @@ def _constants(
     if places is not None:
         np.minimum.at(lowest, groups, places.astype(np.int64))
         np.maximum.at(highest, groups, places.astype(np.int64))
-    width = 36 if bits == 64 else 20  # bits of a distance in pages
+    width = 36 if places is not None else 20  # bits of a distance in pages
     found = []
     for group in np.flatnonzero(count >= _LEAST_PAGES).tolist():
         pair, distance = int(space[rows[group]]), int(distances[rows[group]])

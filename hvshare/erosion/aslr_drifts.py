@@ -14,6 +14,7 @@ from hvshare.erosion.aslr_slides import count_groups, fewer_pages
 from hvshare.erosion.aslr_words import (
     ADDRESS,
     KERNEL_HALF,
+    LEAST_MOVED,
     PAGE_BITS,
     REGION_BITS,
     REGION_PAGES,
@@ -37,9 +38,6 @@ _BIN_BITS: Final = np.uint64(14)
 _HALF_BIN: Final = np.uint64(1 << 13)
 _PHASES: Final = (np.uint64(0), _HALF_BIN)
 """Bins of 16 KB overlap by half, so that what is spread over 8 KB lies in one of them."""
-
-_SMALL: Final = np.uint64(1 << 16)
-"""No address of a program lies below: Linux (mmap_min_addr) and Windows leave out the first 64 KB."""
 
 _LEAST_TWINS: Final = 5
 _BATCH_PAIRS: Final = 1024
@@ -234,5 +232,5 @@ def _judge(
         explained |= drifts.has(mix(space, region, bins, np.full(len(row), phase)))
     moved = np.bincount(row[explained], minlength=len(rows))
     differ = words != of_twins
-    small = differ & ((words | of_twins) < _SMALL)
+    small = differ & ((words | of_twins) < LEAST_MOVED)
     return Judged(rows, moved, np.count_nonzero(differ, axis=1) - moved, np.count_nonzero(small, axis=1))

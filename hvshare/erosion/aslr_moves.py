@@ -26,18 +26,20 @@ from hvshare.erosion.aslr_words import (
     moved_words,
     positions,
 )
+from hvshare.erosion.page_store import WORDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
-    from hvshare.erosion.page_store import PageStore
+    from hvshare.erosion.page_store import PageWords
 
 _BATCH_PAIRS: Final = 1024
 _CLOSE_WORDS: Final = 32
 """Pairs vote in which no more words differ otherwise, and all of these are kept."""
 
+_CLOSE_NARROW_WORDS: Final = 160
 _FAR_WORDS: Final = 400
 _FAR_PAIRS: Final = 2
 """Of pairs in which more differ, the best of each page are kept: code holds fields of 32 bits."""
@@ -82,7 +84,7 @@ class Moves(NamedTuple):
 
 
 def screen(
-    store: PageStore,
+    store: PageWords,
     first: NDArray[np.int64],
     second: NDArray[np.int64],
     jobs: int,
@@ -92,7 +94,7 @@ def screen(
 
     Parameters
     ----------
-    store : PageStore
+    store : PageWords
         The pages.
     first, second : ndarray of int64, shape (pairs,)
         Numbers of pages.
@@ -115,25 +117,25 @@ def screen(
     screened = collect(tasks, empty, jobs, _scaled(on_pairs, 2 * _BATCH_PAIRS))
     order = np.argsort(screened.pairs)
     pairs, others = screened.pairs[order], screened.others[order]
-    close = others <= _CLOSE_WORDS
-    far = np.flatnonzero(~close & (others <= _FAR_WORDS))
-    best = best_of_each(first[pairs[far]], second[pairs[far]], _FAR_WORDS - others[far], _FAR_PAIRS)
+    close = others <= close_words(store)
+    far = np.flatnonzero(~close)
+    best = best_of_each(first[pairs[far]], second[pairs[far]], store.columns - others[far], _FAR_PAIRS)
     keep = close.copy()
     keep[far[best]] = True
     return pairs[keep], others[keep]
 
 
-def _screen(store: PageStore, first: NDArray[np.int64], second: NDArray[np.int64], start: int) -> Screened:
+def _screen(store: PageWords, first: NDArray[np.int64], second: NDArray[np.int64], start: int) -> Screened:
     end = min(start + 2 * _BATCH_PAIRS, len(first))
     apart = store.rows(second[start:end]) - store.rows(first[start:end])
     others = np.count_nonzero(apart & IN_PAGE, axis=1)
     differs = apart.any(axis=1)
-    pairs = np.flatnonzero(differs & (others <= _FAR_WORDS))
+    pairs = np.flatnonzero(differs & (others <= _FAR_WORDS * store.columns // WORDS))
     return Screened(pairs + start, others[pairs])
 
 
 def find_moves(
-    store: PageStore,
+    store: PageWords,
     first: NDArray[np.int64],
     second: NDArray[np.int64],
     others: NDArray[np.int64],
@@ -144,7 +146,7 @@ def find_moves(
 
     Parameters
     ----------
-    store : PageStore
+    store : PageWords
         The pages.
     first, second : ndarray of int64, shape (pairs,)
         Numbers of pages, in the order in which VMs are compared.
@@ -160,7 +162,7 @@ def find_moves(
     Moves
         Of pairs that are not torn.
     """
-    close = np.flatnonzero(others <= _CLOSE_WORDS)
+    close = np.flatnonzero(others <= close_words(store))
     tasks = [
         partial(_moves, store, first, second, close[start : start + _BATCH_PAIRS])
         for start in range(0, len(close), _BATCH_PAIRS)
@@ -170,8 +172,14 @@ def find_moves(
     return collect(tasks, empty, jobs, _scaled(on_pairs, _BATCH_PAIRS))
 
 
+def close_words(store: PageWords) -> int:
+    """Tell how many words may differ otherwise in pairs that vote."""
+    # Addresses of 32 bits stand anywhere in code, and most of those across words count as other differences.
+    return _CLOSE_WORDS if store.columns == WORDS else _CLOSE_NARROW_WORDS
+
+
 def _moves(
-    store: PageStore, first: NDArray[np.int64], second: NDArray[np.int64], pairs: NDArray[np.int64]
+    store: PageWords, first: NDArray[np.int64], second: NDArray[np.int64], pairs: NDArray[np.int64]
 ) -> Moves:
     words, of_twin = store.rows(first[pairs]), store.rows(second[pairs])
     row, column = positions(moved_words(words, of_twin))

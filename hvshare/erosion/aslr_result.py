@@ -25,6 +25,10 @@ class AslrLayer:
     pages: int
     saved_frames: int
 
+    def __add__(self, other: AslrLayer) -> AslrLayer:
+        """Put together what two searches have found in one layer."""
+        return AslrLayer(self.name, self.pages + other.pages, self.saved_frames + other.saved_frames)
+
 
 @dataclass(frozen=True)
 class AslrConstant:
@@ -35,7 +39,7 @@ class AslrConstant:
     first_image, second_image : str
         Names of the images; the same where two processes of one VM are compared.
     field_bits : int
-        64 for pointers, 32 for fields in code.
+        64 for pointers; 32 for those of 32-bit guests, and for fields in code.
     distance : int
         Bytes from the first to the second, a multiple of 4,096; negative where addresses moved down.
     lowest_address, highest_address : int or None
@@ -98,8 +102,8 @@ class Aslr:
     remainder : tuple of AslrRemainder
         What is left as different, by reason.
     wide_vms : int
-        VMs whose pages point into the kernel's half of an address space of 64 bits. In others, addresses may
-        have 32 bits, and are not found.
+        VMs whose pages point into address spaces of 64 bits. In others, addresses of 32 bits were looked for,
+        too, at the same place in the page only.
     """
 
     nonzero_pages: int

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from hvshare.erosion.page_store import PageStore
+    from hvshare.erosion.page_store import PageWords
 
 _PIECE_WORDS: Final = 4
 _SLICE_PAGES: Final = 4096
@@ -59,13 +59,13 @@ class Sketches(NamedTuple):
 
 
 def candidates(
-    store: PageStore, jobs: int, on_pages: Callable[[int], None] | None = None
+    store: PageWords, jobs: int, on_pages: Callable[[int], None] | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Find pairs of pages that may be twins at the same place in the page.
 
     Parameters
     ----------
-    store : PageStore
+    store : PageWords
         The pages.
     jobs : int
         Processes at the most.
@@ -77,7 +77,7 @@ def candidates(
     first, second : ndarray of int64, shape (pairs,)
         Numbers of pages, the lower one first; each pair once.
     """
-    share = min(1.0, _MOST_PIECES / max(1, store.pages * 128))
+    share = min(1.0, _MOST_PIECES / max(1, store.pages * store.columns // _PIECE_WORDS))
     threshold = np.uint64(min(int(share * 2.0**64), (1 << 64) - 1))
     page_bits = np.uint64(max(1, (store.pages - 1).bit_length()))
     tasks = [
@@ -87,8 +87,8 @@ def candidates(
     none = np.empty(0, np.int64)
     done = None if on_pages is None else lambda tasks: on_pages(tasks * _SLICE_PAGES)
     unsigned = none.view(np.uint64)
-    pieces, wholes, of = collect(tasks, Sketches(unsigned, unsigned, none), jobs, done)
-    pairs = [_join(pieces, page_bits)]
+    keys, wholes, of = collect(tasks, Sketches(unsigned, unsigned, none), jobs, done)
+    pairs = [_join(keys, page_bits)]
     order = np.argsort(wholes, kind="stable")
     wholes, of = wholes[order], of[order]
     for distance in range(1, _NEIGHBOURS + 1):
@@ -100,7 +100,7 @@ def candidates(
     return joined >> np.int64(32), joined & np.int64(0xFFFF_FFFF)
 
 
-def _sketch(store: PageStore, start: int, end: int, threshold: np.uint64, page_bits: np.uint64) -> Sketches:
+def _sketch(store: PageWords, start: int, end: int, threshold: np.uint64, page_bits: np.uint64) -> Sketches:
     reduced = store.slice(start, end) & IN_PAGE
     pieces = np.zeros((end - start, reduced.shape[1] // _PIECE_WORDS), np.uint64)
     blank = np.ones(pieces.shape, bool)

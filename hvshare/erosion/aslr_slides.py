@@ -16,6 +16,7 @@ import numpy as np
 
 from hvshare.erosion.aslr_contents import sorted_unique
 from hvshare.erosion.aslr_words import (
+    CROWDED,
     KERNEL_HALF,
     PAGE_BITS,
     REGION_PAGES,
@@ -33,6 +34,12 @@ if TYPE_CHECKING:
 _LEAST_TWINS: Final = 3
 """Over a region; a slide that fewer pairs of pages bear out may be chance."""
 
+_LEAST_TWINS_OVERLAPPING: Final = 5
+"""The same where a place may have several slides."""
+
+_KERNEL_OF_32_BITS: Final = np.uint64(0xC000_0000 >> 12)
+_LARGE_STEP: Final = np.uint64(16)  # pages
+_CROWDED: Final = CROWDED >> PAGE_BITS
 _WITHIN: Final = np.uint64((1 << 36) - 1)  # numbers of pages have 36 bits
 _SECOND: Final = np.int64(1 << 24)
 
@@ -153,13 +160,13 @@ def elect(
     Returns
     -------
     Votes
-        One distance at each place and into each area at the most.
+        One distance at each place and into each area at the most, but for the lower 4 GB.
     """
     first_vm, second_vm = votes.spaces // contents.vms, votes.spaces % contents.vms
     source = areas.numbers(first_vm, votes.places)
     target = areas.numbers(second_vm, (votes.places + votes.distances) & _WITHIN)
     unmoved = areas.numbers(second_vm, votes.places)
-    stayed, stayed_of_region = _stays_at(votes, stays, places)
+    stayed, stayed_of_region = stays_at(votes, stays, places)
     within, kernel = first_vm == second_vm, votes.places >= KERNEL_HALF >> PAGE_BITS
     score = votes.twins * _SECOND + np.minimum(votes.twins_of_region, _SECOND - 1)
     stay_score = stayed * _SECOND + np.minimum(stayed_of_region, _SECOND - 1)
@@ -175,7 +182,54 @@ def elect(
     keys = mix(votes.spaces[rows].astype(np.uint64), votes.places[rows], target[rows].astype(np.uint64))
     order = np.lexsort((votes.distances[rows], -score[rows], keys))
     rows = rows[order][opens_group(keys[order])]
-    return votes.chosen(np.sort(rows))
+    further = overlapping(votes, stayed_of_region, contents.vms) & _in_large_steps(votes)
+    return votes.chosen(np.union1d(rows, np.flatnonzero(further)))
+
+
+def overlapping(votes: Votes, stayed: NDArray[np.int64], vms: int) -> NDArray[np.bool_]:
+    """Tell which distances are slides in the lower 4 GB, where address spaces of programs overlap.
+
+    What lies at one place there moved by several distances, each between the processes of two programs. All
+    are slides that enough twins of the region bear out, more than contents that say that nothing moved.
+
+    Parameters
+    ----------
+    votes : Votes
+        Of all pairs.
+    stayed : ndarray of int64, shape (votes,)
+        Contents that say of the region of each vote that nothing moved there.
+    vms : int
+        How many VMs there are.
+
+    Returns
+    -------
+    ndarray of bool, shape (votes,)
+        In the highest GB none within a VM, nor between it and what lies below: there is nothing there but
+        kernels of 32 bits (Linux, arch/x86/Kconfig, VMSPLIT; Windows gives programs 2 or 3 GB).
+    """
+    target = (votes.places + votes.distances) & _WITHIN
+    of_kernel, to_kernel = votes.places >= _KERNEL_OF_32_BITS, target >= _KERNEL_OF_32_BITS
+    slides: NDArray[np.bool_] = votes.twins_of_region >= _LEAST_TWINS_OVERLAPPING
+    slides &= (stayed < votes.twins_of_region) & (votes.places < _CROWDED) & (target < _CROWDED)
+    slides &= (of_kernel == to_kernel) & ~(of_kernel & (votes.spaces // vms == votes.spaces % vms))
+    return slides
+
+
+def _in_large_steps(votes: Votes) -> NDArray[np.bool_]:
+    """Tell which distances are multiples of 64 KB in regions where most are, as those of Windows have to be.
+
+    That is the step in which Windows gives out address space. Neighbours in an array of pages, which look
+    like twins that moved by any number of pages, are so far apart once in sixteen times.
+    """
+    large = votes.distances % _LARGE_STEP == 0
+    regions, rows = count_groups(mix(votes.spaces.astype(np.uint64), votes.places >> REGION_PAGES))
+    in_large, in_all = (
+        np.bincount(regions, weights=weights, minlength=len(rows))
+        for weights in (np.where(large, votes.twins, 0), votes.twins)
+    )
+    most: NDArray[np.bool_] = 4 * in_large[regions] >= 3 * in_all[regions]
+    most &= large
+    return most
 
 
 def _leads(
@@ -196,7 +250,7 @@ def _leads(
     return leads
 
 
-def _stays_at(
+def stays_at(
     votes: Votes, stays: tuple[NDArray[np.int64], NDArray[np.int64]], places: NDArray[np.uint64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Count the contents that say of each vote's place, and of its region, that nothing moved."""

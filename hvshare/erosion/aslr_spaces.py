@@ -9,10 +9,11 @@ import numpy as np
 
 from hvshare.erosion.aslr_words import (
     ADDRESS,
-    KERNEL_HALF,
+    CROWDED,
     PAGE_BITS,
     REGION_BITS,
     is_canonical,
+    is_wide,
     opens_group,
     positions,
 )
@@ -45,8 +46,8 @@ _CLOSE_ALONE: Final = 64
 """The same within a VM, where many pairs are of different programs that have libraries in common; and where
 there is no other VM."""
 
-_SMALL: Final = np.uint64(1 << 32 >> 12)
-"""Below 4 GB, numbers are taken for addresses so often that areas have no ends."""
+_SMALL: Final = CROWDED >> PAGE_BITS
+"""Below, numbers are taken for addresses so often that areas have no ends."""
 
 
 class _Pointed(NamedTuple):
@@ -89,9 +90,17 @@ class Areas:
         For each VM the regions of 2 MB that many words point into, ascending.
     places : list of ndarray of int64
         For each VM the pages of address spaces that some words point into, ascending.
+    wide : ndarray of bool, optional
+        Which VMs have address spaces of 64 bits; none by default.
     """
 
-    def __init__(self, regions: list[NDArray[np.int64]], places: list[NDArray[np.int64]]) -> None:
+    def __init__(
+        self,
+        regions: list[NDArray[np.int64]],
+        places: list[NDArray[np.int64]],
+        wide: NDArray[np.bool_] | None = None,
+    ) -> None:
+        self.wide: NDArray[np.bool_] = np.zeros(len(regions), bool) if wide is None else wide
         self._regions = regions
         self._numbers = [np.cumsum(np.diff(each, prepend=each[:1]) > _GAP) for each in regions]
         self._ends: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
@@ -141,13 +150,14 @@ class Areas:
         return cls(
             [often[often >> region_bits == vm] & ((1 << region_bits) - 1) for vm in range(contents.vms)],
             [seen[seen >> _PLACES == vm] & ((1 << _PLACES) - 1) for vm in range(contents.vms)],
+            _have_wide(by_region, contents.vms, region_bits),
         )
 
-    @property
-    def wide_vms(self) -> int:
-        """VMs whose pages point into the kernel's half of an address space."""
-        half = int(KERNEL_HALF >> REGION_BITS)
-        return sum(bool(len(each)) and int(each[-1]) >= half for each in self._regions)
+    @classmethod
+    def none(cls, vms: int, wide: NDArray[np.bool_]) -> Areas:
+        """Tell no areas apart."""
+        nothing = [np.empty(0, np.int64)] * vms
+        return cls(nothing, nothing, wide)
 
     def align(
         self,
@@ -229,6 +239,20 @@ class Areas:
             found = np.abs(known[nearest] - region[here]) <= _GAP
             numbers[here[found]] = self._numbers[each][nearest[found]]
         return numbers
+
+
+def _have_wide(by_region: _Pointed, vms: int, region_bits: int) -> NDArray[np.bool_]:
+    """Tell which VMs have address spaces of 64 bits.
+
+    Words of a 32-bit guest look like such addresses here and there, but all over; half of those that are some
+    point where many point.
+    """
+    rows = is_wide(by_region.keys & ((1 << region_bits) - 1))
+    vm, counts = by_region.keys[rows] >> region_bits, by_region.counts[rows]
+    often = np.where(counts >= _LEAST_ADDRESSES, counts, 0)
+    all_, dense = (np.bincount(vm, weights=each, minlength=vms) for each in (counts, often))
+    wide: NDArray[np.bool_] = (dense > 0) & (2 * dense >= all_)
+    return wide
 
 
 def _count(store: PageStore, contents: Contents, start: int) -> _Sums:

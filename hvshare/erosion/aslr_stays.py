@@ -9,7 +9,17 @@ import numpy as np
 
 from hvshare.erosion.aslr_contents import sorted_unique
 from hvshare.erosion.aslr_parts import collect
-from hvshare.erosion.aslr_words import ADDRESS, PAGE_BITS, is_canonical, positions
+from hvshare.erosion.aslr_slides import count_groups
+from hvshare.erosion.aslr_words import (
+    ADDRESS,
+    CROWDED,
+    LEAST_MOVED,
+    PAGE_BITS,
+    REGION_BITS,
+    is_canonical,
+    positions,
+)
+from hvshare.erosion.page_store import word_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,11 +27,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from hvshare.erosion.aslr_contents import Contents
-    from hvshare.erosion.page_store import PageStore
+    from hvshare.erosion.page_store import PageWords
 
 _BATCH_PAGES: Final = 4096
 _MOST_HOLDERS: Final = 8
 """Of a content that more VMs hold, the first ones speak for all."""
+
+
+_UNALIGNED: Final = 3
+_LEAST_ALIGNED: Final = 4
+"""Words that point into a region of the lower 4 GB from one page are addresses if so many more of them are
+aligned than three times those that are not: of other words of 32 bits a quarter is."""
 
 
 class _Seen(NamedTuple):
@@ -32,7 +48,7 @@ class _Seen(NamedTuple):
 
 
 def count_stays(
-    store: PageStore,
+    store: PageWords,
     contents: Contents,
     places: NDArray[np.uint64],
     jobs: int,
@@ -42,7 +58,7 @@ def count_stays(
 
     Parameters
     ----------
-    store : PageStore
+    store : PageWords
         The pages.
     contents : Contents
         Who holds them.
@@ -98,10 +114,28 @@ def _spaces_of(
     return np.concatenate(found), np.concatenate(spaces)
 
 
-def _look(store: PageStore, contents: NDArray[np.int64], places: NDArray[np.uint64]) -> _Seen:
+def _addresses(words: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
+    """List the rows and the values of words that are likely to be addresses.
+
+    In the lower 4 GB, a number of 64 bits may be one by chance, and almost any word of 32 bits of code and
+    text. Those that are come several to a region, and are aligned.
+    """
+    row, column = positions(is_canonical(words, LEAST_MOVED))
+    address = words[row, column]
+    crowded = np.flatnonzero(address < CROWDED)
+    within = address[crowded]
+    groups, first = count_groups((row[crowded].astype(np.uint64) << REGION_BITS) | (within >> REGION_BITS))
+    aligned = within % np.uint64(word_bytes(words)) == 0
+    score = np.bincount(groups, weights=np.where(aligned, 1, -_UNALIGNED), minlength=len(first))
+    likely = np.ones(len(row), bool)
+    likely[crowded] = score[groups] >= _LEAST_ALIGNED
+    return row[likely], address[likely]
+
+
+def _look(store: PageWords, contents: NDArray[np.int64], places: NDArray[np.uint64]) -> _Seen:
     words = store.rows(contents)
-    row, column = positions(is_canonical(words))
-    pointed = (words[row, column] & ADDRESS) >> PAGE_BITS
+    row, address = _addresses(words)
+    pointed = (address & ADDRESS) >> PAGE_BITS
     at = np.minimum(np.searchsorted(places, pointed), max(0, len(places) - 1))
     hit = places[at] == pointed if len(places) else np.zeros(len(at), bool)
     once = sorted_unique(row[hit] * np.int64(max(1, len(places))) + at[hit])

@@ -17,12 +17,14 @@ from hvshare.erosion.aslr_words import (
     KERNEL_HALF,
     PAGE_BITS,
     REGION_PAGES,
+    across,
     mix,
     moved_words,
     opens_group,
     positions,
 )
-from hvshare.erosion.page_store import WORDS
+from hvshare.erosion.page_store import word_bytes
+from hvshare.units import PAGE_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from hvshare.erosion.aslr_slides import Votes
-    from hvshare.erosion.page_store import PageStore
+    from hvshare.erosion.page_store import PageWords
 
 _BATCH_PAIRS: Final = 512
 _MOST_LEFT: Final = 200
@@ -75,11 +77,14 @@ class SlideTable:
     ----------
     slides : Votes
         The slides that were elected.
+    word_bytes : int
+        Bytes of a word.
     """
 
-    def __init__(self, slides: Votes) -> None:
+    def __init__(self, slides: Votes, word_bytes: int = 8) -> None:
+        self._first_kernel = KERNEL_HALF >> PAGE_BITS if word_bytes == 8 else np.uint64(0)
         spaces = slides.spaces.astype(np.uint64)
-        kernel = slides.places >= KERNEL_HALF >> PAGE_BITS
+        kernel = slides.places >= self._first_kernel
         # A area of the kernel has one slide, so it holds at places that nobody voted at, too.
         regions = slides.places[kernel] >> REGION_PAGES
         self._places = KeySet(np.sort(mix(spaces, slides.places, slides.distances)))
@@ -107,7 +112,7 @@ class SlideTable:
         rows = np.flatnonzero(explained)
         place, distance, space = (words[rows] & ADDRESS) >> PAGE_BITS, distances[rows], spaces[rows]
         found = self._places.has(mix(space, place, distance))
-        kernel = place >= KERNEL_HALF >> PAGE_BITS
+        kernel = place >= self._first_kernel
         regions = place[kernel] >> REGION_PAGES
         found[kernel] |= self._regions.has(mix(space[kernel], regions, distance[kernel]))
         explained[rows] = found
@@ -138,7 +143,7 @@ def _fields_of_code(slides: Votes) -> dict[int, NDArray[np.bool_]]:
 
 
 def explain(
-    store: PageStore,
+    store: PageWords,
     first: NDArray[np.int64],
     second: NDArray[np.int64],
     spaces: NDArray[np.int64],
@@ -150,7 +155,7 @@ def explain(
 
     Parameters
     ----------
-    store : PageStore
+    store : PageWords
         The pages.
     first, second, spaces : ndarray of int64, shape (pairs,)
         The pages of each pair, and the VMs between which it compares.
@@ -166,7 +171,7 @@ def explain(
     Explained
         In the order of the pairs.
     """
-    table = SlideTable(slides)
+    table = SlideTable(slides, PAGE_SIZE // store.columns)
     tasks = [
         partial(_explain, store, table, first, second, spaces, start)
         for start in range(0, len(first), _BATCH_PAIRS)
@@ -187,7 +192,7 @@ def explain(
 
 
 def _explain(
-    store: PageStore,
+    store: PageWords,
     table: SlideTable,
     first: NDArray[np.int64],
     second: NDArray[np.int64],
@@ -279,18 +284,17 @@ def _clear_across_words(
     table: SlideTable,
 ) -> None:
     """Clear the bytes of addresses that are not aligned to words."""
+    size, columns = word_bytes(words), words.shape[1]
     row, column = positions(bytes_apart.view(np.uint64)[rows] != 0)
-    at = sorted_unique(np.concatenate((row * WORDS + column, row * WORDS + np.maximum(column - 1, 0))))
-    at = at[at % WORDS < WORDS - 1]
-    row, column = rows[at // WORDS], at % WORDS
-    pairs = [(each[row, column], each[row, column + 1]) for each in (words, of_twin)]
-    for shift in range(1, 8):
-        low, high = np.uint64(8 * shift), np.uint64(64 - 8 * shift)
-        shifted, of_shifted = (first >> low | second << high for first, second in pairs)
+    at = sorted_unique(np.concatenate((row * columns + column, row * columns + np.maximum(column - 1, 0))))
+    at = at[at % columns < columns - 1]
+    row, column = rows[at // columns], at % columns
+    for shift in range(1, size):
+        shifted, of_shifted = (across(each, row, column, shift) for each in (words, of_twin))
         found = table.explains(space[row], shifted, of_shifted)
-        start = column[found] * 8 + shift
-        for byte in range(8):
-            bytes_apart[row[found], start + byte] = False
+        for byte in range(shift, shift + size):
+            # A word stands in eight bytes here, whatever its size.
+            bytes_apart[row[found], (column[found] + byte // size) * 8 + byte % size] = False
 
 
 def _clear_fields(

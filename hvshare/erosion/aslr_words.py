@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from hvshare.units import PAGE_SIZE
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -21,7 +23,13 @@ ADDRESS: Final = np.uint64((1 << 48) - 1)
 
 IN_PAGE: Final = np.uint64((1 << 12) - 1)
 LEAST_ADDRESS: Final = np.uint64(1 << 21)
-"""Lower numbers are taken for no addresses: programs start at 4 MB, and small numbers are many."""
+"""Lower numbers are taken for no addresses where they did not move: small numbers are many."""
+
+LEAST_MOVED: Final = np.uint64(1 << 16)
+"""No address of a program lies below: Linux (mmap_min_addr) and Windows leave out the first 64 KB."""
+
+CROWDED: Final = np.uint64(1 << 32)
+"""Below, address spaces of programs overlap, and numbers are often taken for addresses."""
 
 KERNEL_HALF: Final = np.uint64(1 << 47)
 """Addresses from here on are the kernel's: one address space a VM."""
@@ -29,6 +37,11 @@ KERNEL_HALF: Final = np.uint64(1 << 47)
 KERNEL_CODE: Final = np.uint64(0xFFFF_8000_0000)
 """The highest 2 GB, the reach of a field of 32 bits: the kernel's image and modules (Linux,
 Documentation/arch/x86/x86_64/mm.rst)."""
+
+_ABOVE_4_GB: Final = 32 - int(REGION_BITS)
+_WIDE: Final = ((0x7F0, 0x800), (0x7F00, 0x8000), (0x8000, 0xFFFF))
+"""What stands above the lower 32 of 48 bits in addresses: of programs, below the 8 TB that Windows up to 8
+gives them and below the 128 TB of Linux and later Windows, and of kernels. No text reads like these."""
 
 _FACTOR: Final = np.uint64(0x9E37_79B9_7F4A_7C15)  # 2**64 / golden ratio, odd: Knuth, TAOCP 3, 6.4
 _SHIFT: Final = np.uint64(29)
@@ -70,11 +83,39 @@ def is_in(keys: Words, ordered: Words) -> NDArray[np.bool_]:
     return found
 
 
-def is_canonical(words: Words) -> NDArray[np.bool_]:
-    """Tell which words may be addresses as they are: bits 47 to 63 alike (AMD64 manual, volume 2, 1.1.3)."""
+def is_wide(regions: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Tell which regions only addresses of 64 bits lie in.
+
+    Parameters
+    ----------
+    regions : ndarray of int64
+        Numbers of regions of 2 MB, modulo 2**48 bytes.
+
+    Returns
+    -------
+    ndarray of bool
+        True for the kernel's half but for its highest 4 GB, and where programs of 64 bits have libraries and
+        stacks. Elsewhere a word of 64 bits may be one of 32 and a small number, or -1, behind it.
+    """
+    wide = np.zeros(regions.shape, bool)
+    for first, end in _WIDE:
+        wide |= (regions >= first << _ABOVE_4_GB) & (regions < end << _ABOVE_4_GB)
+    return wide
+
+
+def is_canonical(words: Words, least: np.uint64 = LEAST_ADDRESS) -> NDArray[np.bool_]:
+    """Tell which words may be addresses as they are: bits 47 to 63 alike (AMD64 manual, volume 2, 1.1.3).
+
+    Parameters
+    ----------
+    words : ndarray of uint64
+        Words.
+    least : uint64
+        Below what numbers they are no addresses.
+    """
     high = words >> np.uint64(47)
     canonical: NDArray[np.bool_] = (high == 0) | (high == np.uint64(0x1FFFF))
-    canonical &= words >= LEAST_ADDRESS
+    canonical &= words >= least
     return canonical
 
 
@@ -92,8 +133,30 @@ def moved_words(words: Words, of_twin: Words) -> NDArray[np.bool_]:
     """
     apart = words ^ of_twin
     moved: NDArray[np.bool_] = (apart != 0) & (((of_twin - words) & IN_PAGE) == 0)
-    moved &= ((apart >> np.uint64(48)) == 0) & ((words & ADDRESS) >= LEAST_ADDRESS)
+    moved &= ((apart >> np.uint64(48)) == 0) & ((words & ADDRESS) >= LEAST_MOVED)
     return moved
+
+
+def across(words: Words, row: NDArray[np.int64], column: NDArray[np.int64], shift: int) -> Words:
+    """Read words that start some bytes behind the start of a word and end in the next one.
+
+    Parameters
+    ----------
+    words : ndarray of uint64, shape (pages, columns)
+        Words of pages, of as many bytes as make 4 KB in that many columns.
+    row, column : ndarray of int64, shape (n,)
+        Where the words stand in which they start, the last column not among them.
+    shift : int
+        Bytes, fewer than a word has.
+
+    Returns
+    -------
+    ndarray of uint64, shape (n,)
+    """
+    bits = 8 * PAGE_SIZE // words.shape[1]
+    low, high = np.uint64(8 * shift), np.uint64(bits - 8 * shift)
+    # All ones in as many bits as a word has.
+    return (words[row, column] >> low | words[row, column + 1] << high) & np.uint64((1 << bits) - 1)
 
 
 def positions(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -30,7 +30,7 @@ def aslr_needs_bytes() -> Caveat:
 
 
 def aslr_caveats(aslr: Aslr, vms: int) -> list[Caveat]:
-    """Tell what the bounds of ASLR rest on, and in how many VMs addresses were not found.
+    """Tell what the bounds of ASLR rest on, and in how many VMs less was looked for.
 
     Parameters
     ----------
@@ -57,9 +57,9 @@ def aslr_caveats(aslr: Aslr, vms: int) -> list[Caveat]:
         found.append(
             Caveat(
                 "aslr-narrow-addresses",
-                f"in {vms - aslr.wide_vms} of {vms} VMs no words point into a kernel of 64 bits; addresses "
-                "of 32 bits are not looked for, so ASLR may take away more there",
-                "take the figures of ASLR for 64-bit guests",
+                f"{vms - aslr.wide_vms} of {vms} VMs seem to have addresses of 32 bits; pages whose contents "
+                "are displaced are not looked for among these, so ASLR may take away more there",
+                "boot the guests once without ASLR to measure it",
             )
         )
     return found

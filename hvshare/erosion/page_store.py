@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import tempfile
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, Protocol, Self
 
 import numpy as np
 
@@ -24,7 +24,40 @@ if TYPE_CHECKING:
 WORDS: Final = PAGE_SIZE // 8
 """Words of 64 bits in a page."""
 
+NARROW_BYTES: Final = 4
+"""Bytes of a word where addresses have 32 bits."""
+
 _BUFFER_PAGES: Final = 512
+
+
+class PageWords(Protocol):
+    """Pages as rows of words, which stand in 64 bits each however many of them they have."""
+
+    @property
+    def pages(self) -> int:
+        """How many pages there are."""
+
+    @property
+    def columns(self) -> int:
+        """How many words a page has."""
+
+    def rows(self, contents: NDArray[np.int64]) -> NDArray[np.uint64]:
+        """Give the pages of some contents, as a copy of their words."""
+
+    def slice(self, start: int, end: int) -> NDArray[np.uint64]:
+        """Give the pages of contents that follow each other, as a copy of their words."""
+
+
+def word_bytes(words: NDArray[np.uint64]) -> int:
+    """Tell how many bytes of a page each word of some rows has.
+
+    Examples
+    --------
+    >>> word_bytes(np.zeros((3, 512), np.uint64)), word_bytes(np.zeros((3, 1024), np.uint64))
+    (8, 4)
+    """
+    size: int = PAGE_SIZE // words.shape[1]
+    return size
 
 
 class PageStore:
@@ -41,12 +74,18 @@ class PageStore:
         If there is no room for it.
     """
 
+    columns: int = WORDS
+
     def __init__(self, contents: Contents) -> None:
         self._contents = contents
-        self.pages = len(contents)
         self._map: mmap.mmap | None = None
         with self._told():
             self._file = tempfile.TemporaryFile(prefix="hvshare-")  # noqa: SIM115  # closed by close()
+
+    @property
+    def pages(self) -> int:
+        """How many pages there are: one a content."""
+        return len(self._contents)
 
     def fill(
         self,
@@ -156,3 +195,42 @@ class PageStore:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class NarrowWords:
+    """Pages of a store as words of 32 bits, each in the lower half of one of 64.
+
+    Parameters
+    ----------
+    store : PageStore
+        The pages.
+    """
+
+    columns: int = 2 * WORDS
+
+    def __init__(self, store: PageStore) -> None:
+        self._store = store
+
+    @property
+    def pages(self) -> int:
+        """How many pages there are."""
+        return self._store.pages
+
+    def rows(self, contents: NDArray[np.int64]) -> NDArray[np.uint64]:
+        """Give the pages of some contents.
+
+        Parameters
+        ----------
+        contents : ndarray of int64, shape (n,)
+            Numbers of contents.
+
+        Returns
+        -------
+        ndarray of uint64, shape (n, 1024)
+            A copy of their words.
+        """
+        return self._store.rows(contents).view("<u4").astype(np.uint64)
+
+    def slice(self, start: int, end: int) -> NDArray[np.uint64]:
+        """Give the pages of contents that follow each other, as a copy of their words."""
+        return self._store.slice(start, end).view("<u4").astype(np.uint64)
