@@ -21,6 +21,10 @@ LIBRARIES: Final = 6
 
 ON_DISK: Final = 0
 """The space in which every image lies where it was linked to lie, as files hold it."""
+BOOT: Final = 1
+"""The space of what all processes of a boot have in common: the kernel, and on Windows the images."""
+FIRST_PROCESS: Final = 2
+"""The first space of a process, of which each has one."""
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,11 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
-from hvshare.synth.address_spaces import HEAP, KERNEL, MODULES, ON_DISK, PROGRAM, STACK
+from hvshare.synth.address_spaces import BOOT, FIRST_PROCESS, HEAP, KERNEL, MODULES, ON_DISK, PROGRAM, STACK
 from hvshare.synth.contents.kinds import Kind, Pages
 from hvshare.synth.disk import image_pages
 from hvshare.synth.draws import below
-from hvshare.synth.layouts import BOOT, FIRST_PROCESS
 from hvshare.synth.owners import Owner
-from hvshare.synth.template import APPLICATION
 from hvshare.units import LARGE_FRAME_SIZE, PAGE_SIZE
 
 if TYPE_CHECKING:
@@ -121,10 +119,12 @@ class Allocations:
 
     def processes(self, large_pages: int) -> Iterator[Allocation]:
         """Give what each process allocates for itself; of applications so many pages in large ones."""
+        applications = FIRST_PROCESS + len(self._template.processes)
         for space, process in enumerate(self._processes, FIRST_PROCESS):
             program = process.name.rpartition(" ")[0]
             heap = self._heap(program, process, space)
-            large = large_pages if program == APPLICATION else 0
+            large = min(large_pages, len(heap)) if space >= applications else 0
+            large_pages -= large
             yield Allocation(Owner.LARGE_PAGES, heap[:large])
             yield Allocation(Owner.HEAPS, heap[large:])
             yield Allocation(Owner.STACKS, self._stack(program, process, space))

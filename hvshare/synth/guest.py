@@ -9,6 +9,7 @@ import numpy as np
 
 from hvshare.errors import BudgetError
 from hvshare.synth.allocations import Allocation, Allocations
+from hvshare.synth.applications import with_applications
 from hvshare.synth.contents.filling import fill
 from hvshare.synth.contents.kinds import Pages
 from hvshare.synth.layouts import lay_out
@@ -100,19 +101,20 @@ def plan_guest(settings: Settings, template: Template | None = None) -> GuestPla
     Returns
     -------
     GuestPlan
-        Some 24 bytes a page.
+        Some 28 bytes a page.
 
     Raises
     ------
     BudgetError
         If more memory is demanded than there is.
+    PresetError
+        If an address space does not hold what is to lie in it.
     """
     template = template or Template(settings.preset, settings.template)
     vm = template.draws.child("vm", settings.vm)
     boot = vm.child("boot", settings.boot)
-    processes = list(template.processes)
-    if settings.application_pages:
-        processes.append(template.application(settings.application_pages * PAGE_SIZE))
+    _check_demand(settings)
+    processes = with_applications(template, settings.application_pages)
     allocations = Allocations(template, processes, vm, boot)
     low = list(allocations.kernel())
     mapped, of_images = allocations.images()
@@ -135,6 +137,16 @@ def plan_guest(settings: Settings, template: Template | None = None) -> GuestPla
     plan = GuestPlan(settings, owners, contents, spaces, fixed, template.mapped_pages, large_blocks)
     _prepare(plan)
     return plan
+
+
+def _check_demand(settings: Settings) -> None:
+    """Refuse to plan, page by page, what is far more than memory holds."""
+    preset = settings.preset
+    kernel = preset.kernel.image + preset.kernel.drivers + preset.kernel.data + preset.kernel.firmware
+    programs = sum(program.processes * (program.heap + program.stack) for program in preset.programs)
+    need = (kernel + programs) // PAGE_SIZE + settings.application_pages
+    if need > settings.pages:
+        raise _too_little(settings, need)
 
 
 def _prepare(plan: GuestPlan) -> None:
@@ -181,8 +193,8 @@ def _place(
         np.zeros(settings.pages, np.uint8),
         np.zeros(settings.pages, np.uint64),
         np.zeros(settings.pages, np.uint64),
-        np.zeros(settings.pages, np.int16),
-        np.zeros(settings.pages, np.int16),
+        np.zeros(settings.pages, np.int32),
+        np.zeros(settings.pages, np.int32),
     )
     for allocations, next_gfns in ((low, _Gfns(low_gfns)), (high, _Gfns(rest))):
         for owner, pages in allocations:

@@ -18,7 +18,11 @@ from numpy.typing import NDArray
 
 import hvshare
 from hvshare.errors import BudgetError
-from hvshare.synth.guest import GuestPlan, plan_guest
+from hvshare.synth.address_spaces import FIRST_PROCESS, HEAP
+from hvshare.synth.allocations import Allocation, rows
+from hvshare.synth.contents.kinds import Kind
+from hvshare.synth.draws import Draws
+from hvshare.synth.guest import GuestPlan, _place, plan_guest
 from hvshare.synth.image import SynthImage
 from hvshare.synth.owners import Owner
 from hvshare.synth.preset_file import load_preset
@@ -269,6 +273,42 @@ def test_more_than_there_is_cannot_be_demanded() -> None:
         plan("windows7-x64", apps=64 * MIB)
     with pytest.raises(BudgetError, match=r"memory is 2\.0 MiB; give more memory"):
         plan("windows7-x64", memory=2 * MIB)
+
+
+def test_what_is_far_more_than_memory_is_refused_before_a_page_is_planned() -> None:
+    for name in NAMES:
+        with pytest.raises(BudgetError, match=r"need 16.0 TiB, and memory is"):
+            plan(name, apps=1 << 44)
+
+
+def test_applications_that_no_address_space_holds_are_several_processes() -> None:
+    gib = 1 << 30
+    guest = plan("windows-xp-x86", Fraction(1, 512), memory=4 * gib, apps=3 * gib, guest_large_pages=2 * gib)
+    assert guest.large_blocks == 1024
+    applications = FIRST_PROCESS + len(template_of("windows-xp-x86", Fraction(1, 512)).processes)
+    pages = guest.contents[pages_of(guest, Owner.HEAPS, Owner.LARGE_PAGES)]
+    spaces, counts = np.unique(pages.spaces[pages.spaces >= applications], return_counts=True)
+    assert spaces.tolist() == [applications, applications + 1, applications + 2]
+    assert counts.sum() * 4096 == 3 * gib
+    for space, count_of_space in zip(spaces, counts, strict=True):
+        first, size = int(guest.spaces.bases[space, HEAP]), int(guest.spaces.sizes[space, HEAP])
+        assert size == count_of_space * 4096
+        assert 0x40_0000 < first < first + size < 0x6000_0000
+    # What is common to all processes of a program is in no two of them: each is a program of its own.
+    tally = Counter(zip(pages.kinds.tolist(), pages.keys.tolist(), strict=True))
+    of_applications = pages[pages.spaces >= applications]
+    assert {
+        tally[row] for row in zip(of_applications.kinds.tolist(), of_applications.keys.tolist(), strict=True)
+    } == {1}
+
+
+def test_processes_may_be_more_than_16_bits_tell_apart() -> None:
+    settings = Settings(load_preset("linux-x64"), 2 * MIB)
+    spaces = np.array([1, 32_767, 32_768, 70_000])
+    pages = rows(Kind.DATA, np.arange(4, dtype=np.uint64), space=spaces, region=spaces)
+    _, contents, _ = _place(settings, Draws.of("frames"), [], [Allocation(Owner.HEAPS, pages)])
+    placed = np.argsort(contents.keys)[-3:]
+    assert contents.spaces[placed].tolist() == contents.regions[placed].tolist() == spaces[1:].tolist()
 
 
 def test_large_pages_are_whole_blocks_with_the_contents_of_small_ones() -> None:

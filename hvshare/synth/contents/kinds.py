@@ -61,17 +61,17 @@ class Pages:
     private : ndarray of uint64, shape (pages,)
         0, or a key from which a few words follow in which a page differs from others of its kind and key:
         counters, times, numbers of processes.
-    spaces : ndarray of int32 or int16, shape (pages,)
+    spaces : ndarray of int32, shape (pages,)
         The address space whose addresses a page holds.
-    regions : ndarray of int32 or int16, shape (pages,)
+    regions : ndarray of int32, shape (pages,)
         The region that a page lies in.
     """
 
     kinds: NDArray[np.uint8]
     keys: NDArray[np.uint64]
     private: NDArray[np.uint64]
-    spaces: NDArray[np.int32 | np.int16]
-    regions: NDArray[np.int32 | np.int16]
+    spaces: NDArray[np.int32]
+    regions: NDArray[np.int32]
 
     def __len__(self) -> int:
         return len(self.kinds)
