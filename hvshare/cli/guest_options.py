@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from hvshare.cli.interrupts import deferred_interrupts
-from hvshare.units import parse_fraction
+from hvshare.errors import OutputError, ResourceError
+from hvshare.report.output import is_standard_output
+from hvshare.units import PAGE_SIZE, format_size, parse_fraction
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Mapping
 
     from hvshare.cli.options import Command
     from hvshare.synth.mapped.image import MappedImage
@@ -68,10 +71,73 @@ def libraries_option(command: Command) -> Command:
     )(command)
 
 
+def check_outside(folder: str | None, outputs: Mapping[str, str | None]) -> None:
+    """Refuse to write among the files that libraries are taken from.
+
+    Parameters
+    ----------
+    folder : str or None
+        That of --images.
+    outputs : mapping of str to str or None
+        What is to be written, by the options that name it.
+
+    Raises
+    ------
+    OutputError
+        If it would be one of these files, or be taken for one the next time.
+    """
+    if folder is None:
+        return
+    with deferred_interrupts():
+        from hvshare.synth.mapped.reading import holds
+    for option, path in outputs.items():
+        if path is not None and not is_standard_output(path) and holds(folder, path):
+            raise OutputError(
+                f"it belongs to {folder}, where --images takes libraries from",
+                path=path,
+                advice=f"name another place for {option}",
+            )
+
+
+@contextlib.contextmanager
+def enough_memory() -> Iterator[None]:
+    """Say what to do where a guest is too large to be planned here.
+
+    Raises
+    ------
+    ResourceError
+        If memory runs out within the block.
+    """
+    try:
+        yield
+    except MemoryError as error:
+        raise ResourceError(
+            "out of memory: this machine has too little of it to plan so large a guest",
+            advice="give the guest less --memory, or a smaller --scale",
+        ) from error
+
+
 def real_libraries(
-    preset: Preset, template: int, folder: str | None, warn: Callable[[str], None]
+    preset: Preset,
+    template: int,
+    folder: str | None,
+    warn: Callable[[str], None],
+    tell: Callable[[str], None] = lambda _: None,
 ) -> tuple[MappedImage, ...]:
-    """Choose what takes the place of made libraries, and warn of files that cannot.
+    """Choose what takes the place of made libraries, and say how much of it there is.
+
+    Parameters
+    ----------
+    preset : Preset
+        Scaled already.
+    template : int
+        The seed of the template.
+    folder : str or None
+        Where real libraries are.
+    warn : callable
+        Is told of files that are none, and how much is taken if that is less than half of the preset's.
+    tell : callable
+        Is told how much is taken otherwise.
 
     Raises
     ------
@@ -87,4 +153,16 @@ def real_libraries(
     found = images_for(preset, template, folder)
     for reason, count in sorted(found.skipped.items()):
         warn(f"{folder}: {count:,} files left out: {reason}")
+    size, wanted = sum(len(image.pages) for image in found.images) * PAGE_SIZE, preset.disk.libraries
+    told = (
+        f"{folder}: libraries taken: {len(found.images):,}, {format_size(size)} of the {format_size(wanted)} "
+        f"that the preset has; too large for what was left: {found.passed_over:,}"
+    )
+    if 2 * size < wanted:
+        warn(
+            f"{told}; guests hold less of libraries than the preset says, so ASLR and sharing differ, too: "
+            "name a folder that has more of them, or smaller ones"
+        )
+    else:
+        tell(told)
     return found.images

@@ -31,11 +31,20 @@ class PrefetchType(click.ParamType[str | Fraction]):
 
 
 class LargeFramesType(SizeType):
-    """A size in whole frames of 2 MB."""
+    """A size in whole frames of 2 MB.
+
+    Parameters
+    ----------
+    zero : bool
+        Whether nothing is one, too.
+    """
+
+    def __init__(self, *, zero: bool = False) -> None:
+        self._zero = zero
 
     def check(self, size: int) -> int:
-        """Accept a multiple of 2 MB that is more than nothing."""
-        if not size or size % LARGE_FRAME_SIZE:
+        """Accept a multiple of 2 MB."""
+        if size % LARGE_FRAME_SIZE or not (size or self._zero):
             raise SizeError(f"{size:,} bytes is no multiple of 2 MB", advice="write it like 512M or 8GiB")
         return size
 
@@ -110,7 +119,7 @@ class LargeFramesType(SizeType):
 )
 @click.option(
     "--guest-large-pages",
-    type=SizeType(),
+    type=LargeFramesType(zero=True),
     metavar="SIZE",
     help="What guests allocate in large pages of their own where these are on.  [default: an eighth "
     "of memory; nothing with clones and sweeps]",

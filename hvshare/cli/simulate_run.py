@@ -11,8 +11,8 @@ from click.core import ParameterSource
 
 from hvshare.cli.interrupts import deferred_interrupts
 from hvshare.errors import BudgetError, PresetError
-from hvshare.report.output import open_output
-from hvshare.units import format_size
+from hvshare.report.output import open_output, output_folder
+from hvshare.units import LARGE_FRAME_SIZE, format_size
 
 if TYPE_CHECKING:
     from fractions import Fraction
@@ -73,13 +73,29 @@ def run(
     asked = Asked(**of_guest)
     told = _told(asked, images)
     with deferred_interrupts():
+        from hvshare.cli.guest_options import check_outside
         from hvshare.cli.simulate_guests import Guests
         from hvshare.fingerprint.workers import default_jobs
         from hvshare.simulation.running import Laboratory
+        from hvshare.synth.preset_file import user_files
+    inputs = user_files(asked.preset or DEFAULT_PRESET)
+    check_outside(images, {"-o": output, "--keep": keep})
     try:
-        with open_output(output) as out, talk.passes() as passes:
+        with (
+            output_folder(keep),
+            open_output(output, inputs, inputs_are="the preset") as out,
+            talk.passes() as passes,
+        ):
             laboratory = Laboratory(
-                Guests(images, keep, jobs or default_jobs(), talk.warn),
+                Guests(
+                    images,
+                    keep,
+                    jobs or default_jobs(),
+                    talk.warn,
+                    tell=talk.tell,
+                    output=output,
+                    inputs=inputs,
+                ),
                 vms,
                 tuple(range(template, template + seeds)),
                 jobs=jobs,
@@ -192,12 +208,14 @@ def _request(asked: Asked) -> Request:
         from hvshare.simulation.making import Request, scaled_size
     request = Request.of(_scaled(asked.preset or DEFAULT_PRESET, asked.scale))
     given: dict[str, Any] = {
-        "memory_bytes": asked.memory and scaled_size(asked.memory, asked.scale),
+        "memory_bytes": asked.memory and scaled_size(asked.memory, asked.scale, LARGE_FRAME_SIZE),
         "fragmentation": asked.fragmentation,
         "apps": None if asked.apps is None else scaled_size(asked.apps, asked.scale),
         "prefetch": asked.prefetch,
         "guest_large_pages": (
-            None if asked.guest_large_pages is None else scaled_size(asked.guest_large_pages, asked.scale)
+            None
+            if asked.guest_large_pages is None
+            else scaled_size(asked.guest_large_pages, asked.scale, LARGE_FRAME_SIZE)
         ),
     }
     return dataclasses.replace(request, **{name: value for name, value in given.items() if value is not None})
@@ -209,9 +227,11 @@ def _write(result: Result, form: str, out: Any, talk: Talk) -> None:
         from hvshare.report.console import report_console, write_report
         from hvshare.report.series import print_series
         from hvshare.report.simulation import print_simulation
-        from hvshare.report.simulation_machine import simulate_csv, simulate_json
+        from hvshare.report.simulation_csv import simulate_csv
+        from hvshare.report.simulation_machine import simulate_json
         from hvshare.report.sweep import print_sweep
-        from hvshare.simulation.results import Clones, Series, Simulation
+        from hvshare.simulation.results import Clones, Simulation
+        from hvshare.simulation.series_results import Series
     if form == "json":
         out.write(simulate_json(result))
         return

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import io
-import os
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from hvshare.cli.guest_options import FractionType, fragmentation_option, libraries_option, real_libraries
+from hvshare.cli.guest_options import (
+    FractionType,
+    check_outside,
+    enough_memory,
+    fragmentation_option,
+    libraries_option,
+    real_libraries,
+)
 from hvshare.cli.interrupts import deferred_interrupts
 from hvshare.cli.options import SizeType, Talk, jobs_option, talk_options
 from hvshare.errors import PresetError
-from hvshare.report.output import open_binary_output, open_output
+from hvshare.report.output import are_distinct, is_standard_output, open_binary_output, open_output
 from hvshare.units import format_size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from fractions import Fraction
 
     from hvshare.synth.guest import GuestPlan
@@ -103,13 +109,13 @@ class SeedType(click.ParamType[int]):
 @click.option(
     "--truth",
     metavar="FILE",
-    type=click.Path(),
+    type=click.Path(allow_dash=True),
     help="Write who owns each page, and which pages ASLR touched: an .npz file of numpy.",
 )
 @click.option(
     "--disk",
     metavar="FILE",
-    type=click.Path(),
+    type=click.Path(allow_dash=True),
     help="Write the disk, for hvshare erosion prefetch --disk.",
 )
 @click.option(
@@ -146,13 +152,19 @@ def synth(
     """
     with deferred_interrupts():
         from hvshare.fingerprint.workers import default_jobs
-        from hvshare.synth.preset_file import load_preset, preset_text
+        from hvshare.synth.preset_file import parse_preset, preset_text, user_files
+    inputs = user_files(preset_name)
+    # Read once: it may be a pipe.
+    text = preset_text(preset_name)
+    preset = parse_preset(text, preset_name)
+    check_outside(images, {"-o": output, "--truth": truth, "--disk": disk})
     if show_preset:
-        load_preset(preset_name)
-        with open_output(None if output == "-" else output) as file:
-            file.write(preset_text(preset_name))
+        with open_output(output, inputs, inputs_are="the preset") as file:
+            file.write(text)
         return
-    preset = load_preset(preset_name).scaled(asked.pop("scale"))
+    if not are_distinct([output, *(path for path in (truth, disk) if path is not None)]):
+        raise click.UsageError("Image, truth and disk are different files: give each a name of its own.")
+    preset = preset.scaled(asked.pop("scale"))
     with deferred_interrupts():
         from hvshare.synth.guest import plan_guest
         from hvshare.synth.template import Template
@@ -162,8 +174,10 @@ def synth(
     except PresetError as error:
         # The preset has been checked: it is options that cannot be, or do not go with it.
         raise click.UsageError(str(error)) from error
-    made_from = Template(preset, template, real_libraries(preset, template, images, talk.warn))
-    plan = plan_guest(settings, made_from)
+    with enough_memory():
+        libraries = real_libraries(preset, template, images, talk.warn, talk.tell)
+        made_from = Template(preset, template, libraries)
+        plan = plan_guest(settings, made_from)
     if plan.large_blocks < plan.settings.large_blocks:
         talk.warn(
             f"{plan.large_blocks:,} of {plan.settings.large_blocks:,} large pages were to be had, memory "
@@ -171,7 +185,10 @@ def synth(
         )
     for owner, pages in plan.pages_of_owners.items():
         talk.tell(f"{owner.title}: {format_size(pages * 4096)}")
-    _write(plan, made_from, None if output == "-" else output, truth, disk, jobs or default_jobs(), talk)
+    if disk is not None and not len(made_from.disk):
+        talk.warn(f"{disk}: the disk of {preset.name} is empty; hvshare erosion prefetch --disk refuses it")
+    with enough_memory():
+        _write(plan, made_from, output, truth, disk, inputs, jobs or default_jobs(), talk)
 
 
 def _settings(
@@ -207,17 +224,21 @@ def _write(
     output: str | None,
     truth: str | None,
     disk: str | None,
+    inputs: Sequence[str],
     jobs: int,
     talk: Talk,
 ) -> None:
     """Write all files; they take their places together, when the last one is complete."""
-    _check_distinct(output, truth, disk)
     with deferred_interrupts():
         from hvshare.synth.writing import write_disk, write_guest
     with ExitStack() as files:
-        of_image = files.enter_context(open_binary_output(output))
-        of_truth = None if truth is None else files.enter_context(open_binary_output(truth))
-        of_disk = None if disk is None else files.enter_context(open_binary_output(disk))
+
+        def opened(path: str | None) -> IO[bytes]:
+            return files.enter_context(open_binary_output(path, inputs, inputs_are="the preset"))
+
+        of_image = opened(output)
+        of_truth = None if truth is None else opened(truth)
+        of_disk = None if disk is None else opened(disk)
         with talk.passes() as passes:
 
             def start(name: str, pages: int) -> Callable[[int], None] | None:
@@ -232,7 +253,7 @@ def _write(
                 jobs=jobs,
                 truth=truth is not None,
                 on_pages=start("Making memory", len(plan)),
-                name=output or "standard output",
+                name=_shown(output),
             )
             if known is not None and of_truth is not None:
                 # numpy seeks and flushes on its own, past what names the file in errors.
@@ -241,10 +262,8 @@ def _write(
                 of_truth.write(whole.getbuffer())
             if of_disk is not None:
                 on_pages = start("Making disk", len(template.disk))
-                write_disk(template, of_disk, jobs=jobs, on_pages=on_pages, name=disk or "")
+                write_disk(template, of_disk, jobs=jobs, on_pages=on_pages, name=_shown(disk))
 
 
-def _check_distinct(*paths: str | None) -> None:
-    given = [os.path.realpath(path) for path in paths if path is not None]
-    if len(set(given)) < len(given):
-        raise click.UsageError("Image, truth and disk are different files: give each a name of its own.")
+def _shown(path: str | None) -> str:
+    return path if path is not None and not is_standard_output(path) else "standard output"

@@ -13,7 +13,7 @@ from hvshare.units import format_size
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from hvshare.simulation.results import Series
+    from hvshare.simulation.series_results import Series
 
 _FACTORS: Final = {
     "aslr": "ASLR",

@@ -9,16 +9,16 @@ from rich.text import Text
 
 from hvshare.report.console import add_figure_column, add_name_column, data, data_table, heading
 from hvshare.report.made import MODELLED, made_guests
-from hvshare.report.spreads import format_fraction, signs
+from hvshare.report.spreads import format_fraction, format_points, signs
 from hvshare.report.terminal import print_caveats
-from hvshare.simulation.results import Verdict
+from hvshare.simulation.series_results import Verdict
 from hvshare.units import format_size
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from hvshare.simulation.results import Claim, Finding, Series
+    from hvshare.simulation.series_results import Claim, Finding, Series
 
 _STYLES: Final = {Verdict.HOLDS: "bold green", Verdict.CONDITIONS: "bold yellow", Verdict.FAILS: "bold red"}
 _SOURCE: Final = "J. Woolsey, Dynamic Memory Coming to Hyper-V, 2010"
@@ -83,25 +83,40 @@ def _findings(findings: tuple[Finding, ...], *, several: bool, ascii_only: bool)
         add_figure_column(table, "\nHighest")
     add_figure_column(table, "Bears\nout", "left")
     dash = signs(ascii_only=ascii_only).dash
-    answers = {True: "yes", False: "no", None: dash}
     label = None
     for each in findings:
         spread = [_figure(value, each.unit) for value in (each.lowest, each.highest)] if several else []
         table.add_row(
             data(each.label if each.label != label else ""),
-            each.quantity,
+            _quantity(each),
             _figure(each.value, each.unit),
             *spread,
-            answers[each.bears_out],
+            _answer(each, dash),
         )
         label = each.label
     return table
+
+
+def _quantity(found: Finding) -> str:
+    """Say what a figure is; that it is in points, which a sign at the figure would not tell from a share."""
+    if found.unit == "share_difference":
+        return f"{found.quantity}, in points of {found.of}"
+    return found.quantity
+
+
+def _answer(found: Finding, dash: str) -> str:
+    if found.bears_out is None:
+        return dash
+    answer = "yes" if found.bears_out else "no"
+    return f"{answer},\nclose to\nthe limit" if found.close_to_limit else answer
 
 
 def _figure(value: float, unit: str) -> str:
     match unit:
         case "share":
             return format_fraction(value)
+        case "share_difference":
+            return format_points(value)
         case "bytes":
             return format_size(round(value)) if value >= 0 else f"-{format_size(round(-value))}"
         case "count":

@@ -83,7 +83,8 @@ def _print_waterfall(result: Simulation, console: Console) -> None:
         f"{factor_name(factor)} {_switch(on=on)}" for factor, on in result.waterfall_levels.items()
     )
     seed = "" if result.waterfall_seed is None else f", seed {result.waterfall_seed}"
-    _head(console, "What takes sharing away from one cell, as hvshare erosion finds it (modelled)")
+    # Its kinds say how hvshare erosion found each step: the guests are modelled, and counted as any others.
+    _head(console, "What takes sharing away in one cell, as hvshare erosion finds it in made guests")
     if levels or seed:
         console.print(Text(f"{levels}{seed}".removeprefix(", "), "dim"))
     # What is saved at 4 KB is what is left at 2 MB and what large pages take: both are known exactly.

@@ -1,27 +1,25 @@
-"""Experiments with guests made to order, as JSON and CSV; the schema is ``docs/schema/simulate-1.json``."""
+"""Experiments with guests made to order, as JSON; the schema is ``docs/schema/simulate-1.json``."""
 
 from __future__ import annotations
 
-import csv
-import io
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from hvshare.erosion.report import Kind
-from hvshare.report.effects import effects_by_factors
 from hvshare.report.machine import caveat_fields, json_document
 from hvshare.report.text import encodable
-from hvshare.simulation.results import Clones, Series, Simulation, Sweep
+from hvshare.simulation.results import Clones, Simulation, Sweep
+from hvshare.simulation.series_results import Series
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
+    from hvshare.erosion.report import WaterfallStep
     from hvshare.simulation.results import CellResult, ClonePoint, Spread, SweepPoint
+    from hvshare.simulation.series_results import Finding
 
     Result: TypeAlias = Simulation | Series | Clones | Sweep
 
 SIMULATE_SCHEMA: Final = "hvshare.simulate/1"
 
-_RESPONSES: Final = {
+RESPONSE_NAMES: Final = {
     "saved": "saved",
     "zero": "saved_zero",
     "self": "saved_self",
@@ -63,34 +61,6 @@ def simulate_json(result: Result) -> str:
     )
 
 
-def simulate_csv(result: Result) -> str:
-    """Write what an experiment found as CSV.
-
-    Parameters
-    ----------
-    result : Simulation, Series, Clones or Sweep
-        What was found.
-
-    Returns
-    -------
-    str
-        A row a cell and then a row an effect; or a row a finding; or a row a point.
-    """
-    match result:
-        case Simulation():
-            return _simulation_csv(result)
-        case Series():
-            return _series_csv(result)
-        case Clones():
-            return _csv([_flat_spreads(fields) for fields in map(_clone_point, result.points)])
-        case Sweep():
-            rows = [
-                {"parameter": result.parameter, **_flat_spreads(_sweep_point(point))}
-                for point in result.points
-            ]
-            return _csv(rows)
-
-
 def _simulation(result: Simulation) -> dict[str, object]:
     return {
         "experiment": "factorial",
@@ -103,28 +73,20 @@ def _simulation(result: Simulation) -> dict[str, object]:
                 "levels": dict(cell.levels),
                 "host_page_bytes": cell.host_page_bytes,
                 "memory_bytes": cell.memory_bytes,
-                **_saved(cell),
-                "zero_memory": _spread(cell.zero_memory),
+                **saved_fields(cell),
+                "zero_memory": spread_fields(cell.zero_memory),
             }
             for cell in result.cells
         ],
         "effects": [
             {
                 "factors": list(effect.factors),
-                "response": _RESPONSES[effect.response],
-                **_spread(effect.spread),
+                "response": RESPONSE_NAMES[effect.response],
+                **spread_fields(effect.spread),
             }
             for effect in result.effects
         ],
-        "waterfall": [
-            {
-                "factor": step.factor,
-                "kind": str(step.kind),
-                "lower_bytes": step.lower_bytes,
-                "upper_bytes": step.upper_bytes,
-            }
-            for step in result.waterfall
-        ],
+        "waterfall": [{"factor": step.factor, **step_fields(step)} for step in result.waterfall],
         "waterfall_levels": dict(result.waterfall_levels),
         "waterfall_seed": result.waterfall_seed,
     }
@@ -141,18 +103,7 @@ def _series(result: Series) -> dict[str, object]:
                 "source": claim.source,
                 "text": claim.text,
                 "criterion": claim.criterion,
-                "findings": [
-                    {
-                        "label": encodable(finding.label),
-                        "quantity": finding.quantity,
-                        "value": finding.value,
-                        "unit": finding.unit,
-                        "lowest": finding.lowest,
-                        "highest": finding.highest,
-                        "bears_out": finding.bears_out,
-                    }
-                    for finding in claim.findings
-                ],
+                "findings": [finding_fields(finding) for finding in claim.findings],
                 "verdict": str(claim.verdict),
                 "conditions": encodable(claim.conditions),
             }
@@ -168,17 +119,38 @@ def _clones(result: Clones) -> dict[str, object]:
         **_made(result),
         "memory_bytes": result.memory_bytes,
         "pattern": result.pattern,
-        "points": [_clone_point(point) for point in result.points],
+        "points": [clone_point_fields(point) for point in result.points],
         "half_life_pages": result.half_life_pages,
     }
 
 
-def _clone_point(point: ClonePoint) -> dict[str, object]:
+def step_fields(step: WaterfallStep) -> dict[str, object]:
+    """Give how large a step of a waterfall is, and how that was found."""
+    return {"kind": str(step.kind), "lower_bytes": step.lower_bytes, "upper_bytes": step.upper_bytes}
+
+
+def finding_fields(finding: Finding) -> dict[str, object]:
+    """Give a figure that bears on a claim."""
+    return {
+        "label": encodable(finding.label),
+        "quantity": finding.quantity,
+        "value": finding.value,
+        "unit": finding.unit,
+        "of": finding.of,
+        "lowest": finding.lowest,
+        "highest": finding.highest,
+        "bears_out": finding.bears_out,
+        "close_to_limit": finding.close_to_limit,
+    }
+
+
+def clone_point_fields(point: ClonePoint) -> dict[str, object]:
+    """Give clones after some pages written."""
     return {
         "pages_written": point.pages_written,
-        "saved_4k": _spread(point.saved_small),
-        "saved_2m": _spread(point.saved_large),
-        "shared_frames": _spread(point.shared_frames),
+        "saved_4k": spread_fields(point.saved_small),
+        "saved_2m": spread_fields(point.saved_large),
+        "shared_frames": spread_fields(point.shared_frames),
         "expected_frames": point.expected_frames,
     }
 
@@ -190,19 +162,20 @@ def _sweep(result: Sweep) -> dict[str, object]:
         **_made(result),
         "memory_bytes": result.memory_bytes,
         "parameter": result.parameter,
-        "points": [_sweep_point(point) for point in result.points],
+        "points": [sweep_point_fields(point) for point in result.points],
     }
 
 
-def _sweep_point(point: SweepPoint) -> dict[str, object]:
+def sweep_point_fields(point: SweepPoint) -> dict[str, object]:
+    """Give what is saved at one value of a parameter."""
     return {
         "value": encodable(point.value) if isinstance(point.value, str) else point.value,
         "label": encodable(point.label),
-        "saved_4k": _spread(point.small),
-        "saved_zero_4k": _spread(point.zero),
-        "saved_self_4k": _spread(point.self_sharing),
-        "saved_inter_4k": _spread(point.inter_vm),
-        "saved_2m": _spread(point.large),
+        "saved_4k": spread_fields(point.small),
+        "saved_zero_4k": spread_fields(point.zero),
+        "saved_self_4k": spread_fields(point.self_sharing),
+        "saved_inter_4k": spread_fields(point.inter_vm),
+        "saved_2m": spread_fields(point.large),
     }
 
 
@@ -218,80 +191,16 @@ def _made(result: Result) -> dict[str, object]:
     }
 
 
-def _saved(of: CellResult) -> dict[str, object]:
+def saved_fields(of: CellResult) -> dict[str, object]:
+    """Give what is saved in a cell, and its parts."""
     return {
-        "saved": _spread(of.saved),
-        "saved_zero": _spread(of.zero),
-        "saved_self": _spread(of.self_sharing),
-        "saved_inter": _spread(of.inter_vm),
+        "saved": spread_fields(of.saved),
+        "saved_zero": spread_fields(of.zero),
+        "saved_self": spread_fields(of.self_sharing),
+        "saved_inter": spread_fields(of.inter_vm),
     }
 
 
-def _spread(spread: Spread) -> dict[str, object]:
+def spread_fields(spread: Spread) -> dict[str, object]:
+    """Give a figure over several seeds."""
     return {name: getattr(spread, name) for name in _SPREAD}
-
-
-def _simulation_csv(result: Simulation) -> str:
-    switches = {True: "on", False: "off"}
-    rows: list[dict[str, object]] = []
-    for cell in result.cells:
-        levels = {factor.replace("-", "_"): switches[on] for factor, on in cell.levels.items()}
-        row = {
-            "type": "cell",
-            **levels,
-            "host_page_bytes": cell.host_page_bytes,
-            "memory_bytes": cell.memory_bytes,
-            "factors": "",
-            **_saved(cell),
-            "zero_memory": _spread(cell.zero_memory),
-        }
-        rows.append(_flat_spreads(row))
-    for factors, spreads in effects_by_factors(result.effects).items():
-        of_effect: dict[str, object] = {"type": "effect", "factors": " ".join(factors)}
-        of_effect |= {_RESPONSES[response]: _spread(spread) for response, spread in spreads.items()}
-        rows.append(_flat_spreads(of_effect))
-    return _csv(rows)
-
-
-def _series_csv(result: Series) -> str:
-    return _csv(
-        [
-            {
-                "claim": claim.number,
-                "source": claim.source,
-                "text": claim.text,
-                "verdict": str(claim.verdict),
-                "conditions": encodable(claim.conditions),
-                "label": encodable(finding.label),
-                "quantity": finding.quantity,
-                "value": finding.value,
-                "unit": finding.unit,
-                "lowest": finding.lowest,
-                "highest": finding.highest,
-                "bears_out": "" if finding.bears_out is None else str(finding.bears_out).lower(),
-            }
-            for claim in result.claims
-            for finding in claim.findings
-        ]
-    )
-
-
-def _flat_spreads(fields: Mapping[str, object]) -> dict[str, object]:
-    """Give each figure of a spread a name of its own: that of the spread, ``_`` and its own."""
-    flat: dict[str, object] = {}
-    for name, value in fields.items():
-        if isinstance(value, dict):
-            flat |= {f"{name}_{part}": figure for part, figure in value.items()}
-        else:
-            flat[name] = value
-    return flat
-
-
-def _csv(rows: Iterable[Mapping[str, object]]) -> str:
-    """Write rows under the columns of the first one; what a row lacks is empty."""
-    found = list(rows)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(found[0]) if found else [], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(found)
-    return text.getvalue()

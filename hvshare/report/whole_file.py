@@ -26,6 +26,8 @@ class WholeFile:
         Files that must not be overwritten; ``-`` is what standard input reads.
     binary : bool
         Whether bytes are written to it, rather than text.
+    inputs_are : str
+        What an error calls one of the inputs.
 
     Attributes
     ----------
@@ -40,29 +42,32 @@ class WholeFile:
         If it cannot be written.
     """
 
-    def __init__(self, path: str, inputs: Sequence[str] = (), *, binary: bool = False) -> None:
+    def __init__(
+        self,
+        path: str,
+        inputs: Sequence[str] = (),
+        *,
+        binary: bool = False,
+        inputs_are: str = "one of the images",
+    ) -> None:
         self._target = Path(os.path.realpath(path))
         self._part: Path | None = None
-        if self._target.is_dir():
+        found = _status(path)
+        if found and stat.S_ISDIR(found.st_mode):
             raise OutputError("it is a directory", path=path, advice="name a file in it")
         self.file: IO[Any]
         mode, encoding = ("wb", None) if binary else ("w", "utf-8")
-        if self._target.exists() and not self._target.is_file():
-            self.file = self._target.open(mode, encoding=encoding)  # closed by commit or discard
+        if found and not stat.S_ISREG(found.st_mode):
+            # By the name given: the pipe that /dev/fd/3 stands for has no other.
+            self.file = Path(path).open(mode, encoding=encoding)  # noqa: SIM115  # closed at the end
             return
-        if self._target.exists() and any(map(self._is_target, inputs)):
-            raise OutputError("it is one of the images", path=path, advice="name another file for -o")
+        if found and is_one_of(found, inputs):
+            raise OutputError(f"it is {inputs_are}", path=path, advice="name another file for the result")
         descriptor, name = tempfile.mkstemp(
             dir=self._target.parent, prefix=f".{self._target.name[:64]}.", suffix=".part"
         )
         self._part = Path(name)
         self.file = open(descriptor, mode, encoding=encoding)  # noqa: SIM115  # as above
-
-    def _is_target(self, path: str) -> bool:
-        try:
-            return os.path.samestat(os.fstat(0) if path == "-" else os.stat(path), self._target.stat())  # noqa: PTH116
-        except OSError:
-            return False  # what cannot be found cannot be overwritten
 
     def commit(self) -> None:
         """Put the file in its place."""
@@ -92,3 +97,20 @@ class WholeFile:
         mask = os.umask(0)
         os.umask(mask)
         return 0o666 & ~mask
+
+
+def is_one_of(file: os.stat_result, inputs: Sequence[str]) -> bool:
+    """Tell whether a file is one of some inputs, by whatever name; ``-`` is what standard input reads."""
+    for path in inputs:
+        # What cannot be found cannot be overwritten.
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.fstat(0) if path == "-" else os.stat(path), file):  # noqa: PTH116
+                return True
+    return False
+
+
+def _status(path: str) -> os.stat_result | None:
+    try:
+        return os.stat(path)  # noqa: PTH116  # as os.path.realpath
+    except FileNotFoundError:
+        return None

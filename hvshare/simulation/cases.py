@@ -121,7 +121,7 @@ def measure_cases(laboratory: Laboratory, presets: Sequence[Preset]) -> Cases:
     asked = [
         (preset, levels, _request(preset, levels)) for preset in presets for levels in settings_for(preset)
     ]
-    laboratory.announce(request for _, _, request in asked)
+    laboratory.prepare([request for _, _, request in asked])
     cases = []
     for preset, levels, request in asked:
         small, large, occupancy = [], [], []

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from hvshare.caveats import Caveat
+from hvshare.simulation.making import LargePages
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from fractions import Fraction
 
 
 def experiment_caveats(scale: Fraction, seeds: Sequence[int]) -> tuple[Caveat, ...]:
@@ -57,6 +58,41 @@ def waterfall_of_one_setting(levels: Mapping[str, bool], seed: int) -> Caveat:
         "waterfall-of-one-setting",
         f"the waterfall is of the guests of seed {seed} with {on} on",
         "use the effects for what factors do on average",
+    )
+
+
+def factor_left_out(preset: str) -> Caveat:
+    """Say that ASLR is no factor of guests whose system has none."""
+    return Caveat(
+        "factor-left-out",
+        f"{preset} has no ASLR, so that is no factor, and there are half as many cells",
+        "take another preset, or give aslr.kind in one of your own",
+    )
+
+
+def fewer_large_pages(by_setting: Mapping[str, LargePages]) -> tuple[Caveat, ...]:
+    """Tell of guests that did not have all large pages that they asked for.
+
+    Parameters
+    ----------
+    by_setting : mapping of str to LargePages
+        Those of all guests under each setting, by its words.
+    """
+    total = LargePages.total([*by_setting.values()])
+    if total.had == total.asked:
+        return ()
+    fewest = ""
+    if len(by_setting) > 1:
+        asking = [item for item in by_setting.items() if item[1].asked]
+        setting, pages = min(asking, key=lambda item: Fraction(item[1].had, item[1].asked))
+        fewest = f"; with {setting} it was {pages.had:,} of {pages.asked:,}"
+    return (
+        Caveat(
+            "fewer-large-pages",
+            f"{total.had:,} of {total.asked:,} large pages that guests asked for were to be had, memory "
+            f"being fragmented{fewest}; the rest of what applications allocate lies in small pages",
+            "take a smaller --fragmentation, or ask for less in large pages",
+        ),
     )
 
 

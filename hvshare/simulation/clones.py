@@ -10,8 +10,9 @@ import numpy as np
 
 from hvshare.caveats import Caveat
 from hvshare.errors import PresetError
-from hvshare.simulation.caveats import experiment_caveats
+from hvshare.simulation.caveats import experiment_caveats, fewer_large_pages
 from hvshare.simulation.closed_forms import expected_shared_frames, untouched_chance
+from hvshare.simulation.making import LargePages
 from hvshare.simulation.results import ClonePoint, Clones, Spread
 from hvshare.simulation.running import tallies_of
 from hvshare.simulation.snapshot import FRAME_PAGES, Snapshot
@@ -38,13 +39,13 @@ def default_points(pages: int) -> list[int]:
 
 def snapshots(
     laboratory: Laboratory, request: Request, pattern: Pattern, most_written: int
-) -> Iterator[Snapshot]:
+) -> Iterator[tuple[Snapshot, LargePages]]:
     """Make one guest of each seed, with the laboratory's number of clones.
 
     Yields
     ------
-    Snapshot
-        One a seed.
+    tuple of Snapshot and LargePages
+        One a seed, with the large pages of the guest.
 
     Raises
     ------
@@ -57,9 +58,10 @@ def snapshots(
             advice="write fewer, or make guests larger",
         )
     of_one = dataclasses.replace(laboratory, vms=1)
-    of_one.announce([request])
+    of_one.prepare([request])
     for seed in of_one.seeds:
-        yield Snapshot(of_one.group(request, seed).fingerprints[0], laboratory.vms, seed, pattern)
+        group = of_one.group(request, seed)
+        yield Snapshot(group.fingerprints[0], laboratory.vms, seed, pattern), group.large_pages
 
 
 def measure_clones(
@@ -102,8 +104,9 @@ def measure_clones(
     large: dict[int, list[Fraction]] = {count: [] for count in written}
     frames: dict[int, list[Fraction]] = {count: [] for count in written}
     expected: dict[int, float] = {}
-    losses = []
-    for snapshot in snapshots(laboratory, request, pattern, written[-1]):
+    losses, large_pages = [], []
+    for snapshot, of_guest in snapshots(laboratory, request, pattern, written[-1]):
+        large_pages.append(of_guest)
         losses.append(snapshot.losses())
         for count in written:
             clones = snapshot.clones(count)
@@ -133,7 +136,11 @@ def measure_clones(
             for count in written
         ),
         half_life_pages=int(lost[(len(lost) - 1) // 2]) if len(lost) else None,
-        caveats=(*experiment_caveats(scale, laboratory.seeds), written_is_unique()),
+        caveats=(
+            *experiment_caveats(scale, laboratory.seeds),
+            *fewer_large_pages({"": LargePages.total(large_pages)}),
+            written_is_unique(),
+        ),
     )
 
 

@@ -56,6 +56,6 @@ def settings_of(factors: Sequence[str]) -> Iterator[dict[str, bool]]:
         yield dict(zip(factors, reversed(levels), strict=True))
 
 
-def cells() -> list[Cell]:
-    """List the 16 cells of the design; those of one setting of the guests stand 8 apart."""
-    return [Cell(levels) for levels in settings_of(FACTORS)]
+def cells(guest_factors: Sequence[str] = GUEST_FACTORS) -> list[Cell]:
+    """List the cells of the design: all settings of the guests at 4 KB, and then the same ones at 2 MB."""
+    return [Cell(levels) for levels in settings_of((*guest_factors, HOST_FACTOR))]

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from hvshare.erosion.measure import measure_erosion
-from hvshare.simulation.caveats import experiment_caveats, waterfall_of_one_setting
-from hvshare.simulation.design import FACTORS, GUEST_FACTORS, cells, settings_of
+from hvshare.simulation.caveats import (
+    experiment_caveats,
+    factor_left_out,
+    fewer_large_pages,
+    waterfall_of_one_setting,
+)
+from hvshare.simulation.design import GUEST_FACTORS, HOST_FACTOR, cells, settings_of
 from hvshare.simulation.effects import effects
 from hvshare.simulation.levels import at_levels
+from hvshare.simulation.making import LargePages
 from hvshare.simulation.results import RESPONSES, CellResult, Simulation, Spread
 from hvshare.simulation.tallies import share_spreads
 
@@ -24,8 +30,6 @@ if TYPE_CHECKING:
     from hvshare.simulation.making import Request
     from hvshare.simulation.running import Laboratory
     from hvshare.simulation.tallies import Tally
-
-ALL_ON: Final = dict.fromkeys(GUEST_FACTORS, True)
 
 
 def simulate(
@@ -46,7 +50,7 @@ def simulate(
     request : Request
         What all guests have in common.
     on : OnLevels
-        What factors are like where they are on.
+        What factors are like where they are on. ASLR is no factor of a preset that has none.
     scale : Fraction
         What the preset was scaled by, to be told.
     waterfall : bool
@@ -63,10 +67,14 @@ def simulate(
     PresetError
         If there can be no such guests.
     """
-    configurations = list(settings_of(GUEST_FACTORS))
+    has_aslr = request.preset.aslr.kind != "none"
+    guest_factors = tuple(factor for factor in GUEST_FACTORS if has_aslr or factor != "aslr")
+    all_on = dict.fromkeys(guest_factors, True)
+    configurations = list(settings_of(guest_factors))
     asked = [at_levels(request, levels, on) for levels in configurations]
-    laboratory.announce(asked)
+    laboratory.prepare(asked)
     by_seed: dict[int, list[dict[int, Tally]]] = {}
+    large_pages: list[LargePages] = []
     erosion: ErosionReport | None = None
     # The first seed comes last: its waterfall has a progress of its own, which ends that of making guests.
     for seed in reversed(laboratory.seeds):
@@ -77,11 +85,12 @@ def simulate(
                 guests = laboratory.made(each, seed, stack)
                 group = laboratory.hashed(guests, each.memory_bytes)
                 measured.append(group.tallies())
+                large_pages.append(group.large_pages)
                 if not waterfall or seed != laboratory.seeds[0]:
                     continue
-                if levels == ALL_ON | {"prefetch": False}:
+                if levels == all_on | {"prefetch": False}:
                     cold = group.fingerprints
-                if levels == ALL_ON:
+                if levels == all_on:
                     erosion = measure_erosion(
                         group.fingerprints,
                         [guest.image for guest in guests],
@@ -89,14 +98,18 @@ def simulate(
                         jobs=laboratory.jobs,
                         progress=laboratory.progress,
                     )
-    design = cells()
+    design = cells(guest_factors)
     of_cells = [
         [by_seed[seed][index % len(asked)][cell.host_page_bytes] for seed in laboratory.seeds]
         for index, cell in enumerate(design)
     ]
     caveats = experiment_caveats(scale, laboratory.seeds)
+    if not has_aslr:
+        caveats += (factor_left_out(request.preset.name),)
+    caveats += fewer_large_pages({"": LargePages.total(large_pages)})
     if erosion is not None:
-        caveats += (waterfall_of_one_setting(ALL_ON, laboratory.seeds[0]), *erosion.caveats)
+        caveats += (waterfall_of_one_setting(all_on, laboratory.seeds[0]), *erosion.caveats)
+    factors = (*guest_factors, HOST_FACTOR)
     return Simulation(
         preset=request.preset.name,
         vms=laboratory.vms,
@@ -104,15 +117,15 @@ def simulate(
         memory_bytes=request.memory_bytes,
         scale=str(scale),
         settings=dict(settings or {}),
-        factors=FACTORS,
+        factors=factors,
         cells=tuple(_cell_result(cell, tallies) for cell, tallies in zip(design, of_cells, strict=True)),
         effects=effects(
-            FACTORS,
+            factors,
             [[tally.shares() for tally in tallies] for tallies in zip(*of_cells, strict=True)],
             RESPONSES,
         ),
         waterfall=erosion.waterfall if erosion is not None else (),
-        waterfall_levels=ALL_ON if erosion is not None else {},
+        waterfall_levels=all_on if erosion is not None else {},
         waterfall_seed=laboratory.seeds[0] if erosion is not None else None,
         caveats=caveats,
     )

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
-from hvshare.units import LARGE_FRAME_SIZE
+from hvshare.errors import PresetError
+from hvshare.units import LARGE_FRAME_SIZE, PAGE_SIZE, format_frame_size, format_size
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from fractions import Fraction
 
     from hvshare.images.image import GuestImage
@@ -51,6 +53,11 @@ class Request:
     fragmentation: Fraction
     diversity: Fraction
 
+    @property
+    def application_bytes(self) -> int:
+        """Bytes that applications allocate, in large pages and in small ones."""
+        return max(self.apps, -(-self.guest_large_pages // LARGE_FRAME_SIZE) * LARGE_FRAME_SIZE)
+
     @classmethod
     def of(cls, preset: Preset) -> Self:
         """Ask for the first guest of a preset as it is described, without large pages of its own."""
@@ -68,6 +75,24 @@ class Request:
         )
 
 
+class LargePages(NamedTuple):
+    """Large pages that a guest has of its own, or several guests together.
+
+    Attributes
+    ----------
+    had, asked : int
+        How many were to be had, and how many it asked for.
+    """
+
+    had: int = 0
+    asked: int = 0
+
+    @classmethod
+    def total(cls, each: Sequence[LargePages]) -> LargePages:
+        """Add up those of several guests."""
+        return cls(sum(one.had for one in each), sum(one.asked for one in each))
+
+
 class MadeGuest(NamedTuple):
     """A guest whose pages can be read.
 
@@ -78,12 +103,15 @@ class MadeGuest(NamedTuple):
     used_bytes, cache_bytes, free_bytes : int
         Memory that is in use, of the file cache, and of nobody. What was read into the cache is in use, too,
         as Windows counts its working set; what was only prefetched is not.
+    large_pages : LargePages
+        Of its own.
     """
 
     image: GuestImage
     used_bytes: int
     cache_bytes: int
     free_bytes: int
+    large_pages: LargePages = LargePages()
 
 
 class Maker(Protocol):
@@ -98,16 +126,60 @@ class Maker(Protocol):
             If there can be no such guest.
         """
 
+    def check(self, requests: Sequence[Request]) -> None:
+        """See that there can be all of some guests of one template, without making a page.
 
-def scaled_size(size: int, scale: Fraction) -> int:
-    """Scale bytes that a user gives beside a preset, to whole large frames; nothing stays nothing.
+        Raises
+        ------
+        PresetError
+            If there can be no such guest.
+        """
+
+
+def most_demanding(requests: Sequence[Request]) -> list[Request]:
+    """Choose requests so that there is memory for all if there is for these.
+
+    What a guest demands of its memory is its preset's, but for applications: neither ASLR, prefetching nor
+    fragmentation changes it. More memory has more page tables, by far less than it adds.
+    """
+    chosen: dict[Preset, list[Request]] = {}
+    for request in sorted(requests, key=lambda each: (each.memory_bytes, -each.application_bytes)):
+        of_preset = chosen.setdefault(request.preset, [])
+        if all(each.application_bytes < request.application_bytes for each in of_preset):
+            of_preset.append(request)
+    return [request for of_preset in chosen.values() for request in of_preset]
+
+
+def scaled_size(size: int, scale: Fraction, unit: int = PAGE_SIZE) -> int:
+    """Scale bytes that a user gives beside a preset, to whole units; nothing stays nothing.
+
+    Parameters
+    ----------
+    size : int
+        Bytes of a guest of full size.
+    scale : Fraction
+        How many times as large the guest is.
+    unit : int
+        Bytes: of a page, or of a large frame, which is what memory and large pages come in. What is less than
+        a page takes one.
+
+    Raises
+    ------
+    PresetError
+        If it is less than a large frame: one would be as much as many times the size that was given.
 
     Examples
     --------
     >>> from fractions import Fraction
-    >>> [scaled_size(size, Fraction(1, 16)) >> 20 for size in (1 << 30, 1 << 20, 0)]
-    [64, 2, 0]
+    >>> [scaled_size(size, Fraction(1, 16)) >> 10 for size in (1 << 30, 1 << 20, 1 << 10, 0)]
+    [65536, 64, 4, 0]
     """
     if not size:
         return 0
-    return max(int(size * scale / LARGE_FRAME_SIZE), 1) * LARGE_FRAME_SIZE
+    units = int(size * scale / unit)
+    if not units and unit > PAGE_SIZE:
+        raise PresetError(
+            f"{format_size(size)} at a scale of {scale} is less than {format_frame_size(unit)}",
+            advice="give more, or a larger --scale",
+        )
+    return max(units, 1) * unit

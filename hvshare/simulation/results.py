@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from enum import StrEnum
 from fractions import Fraction
 from typing import TYPE_CHECKING, Self
 
@@ -172,90 +171,6 @@ class Simulation(OfOnePreset):
     waterfall: tuple[WaterfallStep, ...]
     waterfall_levels: Mapping[str, bool]
     waterfall_seed: int | None
-
-
-class Verdict(StrEnum):
-    """What the findings say of a claim."""
-
-    HOLDS = "holds"
-    CONDITIONS = "holds under these conditions"
-    FAILS = "does not hold"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One figure that bears on a claim.
-
-    Attributes
-    ----------
-    label : str
-        The conditions, such as ``windows7-x86, ASLR off, prefetching off``.
-    quantity : str
-        What the figure is of, such as ``saved at 2 MB, zero apart``.
-    value : float
-        Mean over the seeds.
-    unit : str
-        ``share``, ``bytes``, ``ratio`` or ``count``.
-    lowest, highest : float
-        Over the seeds.
-    bears_out : bool or None
-        Whether the claim holds here, by its criterion; None for a figure shown beside, which decides nothing.
-    """
-
-    label: str
-    quantity: str
-    value: float
-    unit: str
-    lowest: float
-    highest: float
-    bears_out: bool | None
-
-
-@dataclass(frozen=True)
-class Claim:
-    """One claim of the series, put to the test.
-
-    Attributes
-    ----------
-    number : int
-        From 1.
-    source : str
-        ``part 3`` or ``part 4``.
-    text : str
-        The claim.
-    criterion : str
-        What is compared with what.
-    findings : tuple of Finding
-        The figures found.
-    verdict : Verdict
-        HOLDS if all findings that decide bear it out, FAILS if none does.
-    conditions : str
-        Where it holds; empty unless the verdict is CONDITIONS.
-    """
-
-    number: int
-    source: str
-    text: str
-    criterion: str
-    findings: tuple[Finding, ...]
-    verdict: Verdict
-    conditions: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Series(Experiment):
-    """The claims of the series, one by one.
-
-    Attributes
-    ----------
-    claims : tuple of Claim
-        In the order of their numbers.
-    presets : tuple of str
-        Guests that were made.
-    """
-
-    claims: tuple[Claim, ...]
-    presets: tuple[str, ...]
 
 
 @dataclass(frozen=True)

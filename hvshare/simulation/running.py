@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 from hvshare.fingerprint.hashing import Hashing
 from hvshare.sharing.measure import measure
+from hvshare.simulation.making import LargePages
 from hvshare.simulation.tallies import Tally
 from hvshare.units import LARGE_FRAME_SIZE, PAGE_SIZE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from hvshare.erosion.passes import Passes
     from hvshare.fingerprint.fingerprints import Fingerprints
@@ -46,10 +47,13 @@ class Group:
         One a guest.
     occupancy : Occupancy
         Of all of them.
+    large_pages : LargePages
+        Of all of them.
     """
 
     fingerprints: tuple[Fingerprints, ...]
     occupancy: Occupancy
+    large_pages: LargePages
 
     def tallies(self, vms: int | None = None) -> dict[int, Tally]:
         """Count what is saved in the first so many guests, or in all of them, by frame size."""
@@ -95,8 +99,21 @@ class Laboratory:
         if self.vms < 1 or not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"{self.vms} guests of the templates {self.seeds}")
 
-    def announce(self, requests: Iterable[Request]) -> None:
-        """Tell whoever follows the progress how much is to be made: a group of each seed for each request."""
+    def prepare(self, requests: Sequence[Request]) -> None:
+        """See that there can be all guests, before time goes into the first, and tell how much is to be made.
+
+        Parameters
+        ----------
+        requests : sequence of Request
+            For each there will be a group of each seed.
+
+        Raises
+        ------
+        PresetError
+            If there can be no such guests.
+        """
+        for seed in self.seeds:
+            self.make.check([dataclasses.replace(request, template=seed, vm=1) for request in requests])
         if self.progress is not None:
             pages = sum(request.memory_bytes for request in requests) // PAGE_SIZE
             self.progress.start("Making guests", pages * self.vms * len(self.seeds))
@@ -126,6 +143,7 @@ class Laboratory:
                 sum(guest.cache_bytes for guest in guests),
                 sum(guest.free_bytes for guest in guests),
             ),
+            LargePages.total([guest.large_pages for guest in guests]),
         )
 
     def group(self, request: Request, seed: int) -> Group:

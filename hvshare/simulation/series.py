@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Final
 
 from hvshare.simulation.cases import measure_cases, ratio
 from hvshare.simulation.caveats import experiment_caveats, follows_from_model
-from hvshare.simulation.claims import claim, finding
+from hvshare.simulation.claims import Limits, claim, finding
 from hvshare.simulation.effects import contrasts
-from hvshare.simulation.results import Series
+from hvshare.simulation.series_results import Series
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from hvshare.simulation.cases import Case, Cases
-    from hvshare.simulation.results import Claim, Finding
     from hvshare.simulation.running import Laboratory
+    from hvshare.simulation.series_results import Claim, Finding
     from hvshare.synth.preset import Preset
 
 PRESETS: Final = ("windows-xp-x86", "windows7-x86", "windows7-x64", "linux-x64")
@@ -30,9 +30,14 @@ OLDER: Final = "windows-xp-x86"
 NEWER: Final = "windows7-x64"
 """The guests that part 3 compares."""
 
-ALMOST_NOTHING: Final = Fraction(1, 100)
-ALMOST_ALL: Final = Fraction(9, 10)
-ABOUT_A_TENTH: Final = (Fraction(5, 100), Fraction(15, 100))
+ALMOST_NOTHING: Final = Limits(highest=Fraction(1, 100))
+ALMOST_ALL: Final = Limits(lowest=Fraction(9, 10), included=True)
+ABOUT_A_TENTH: Final = Limits(Fraction(5, 100), Fraction(15, 100), included=True)
+MOST: Final = Limits(lowest=Fraction(1, 2))
+MORE: Final = Limits(lowest=Fraction(0))
+NO_LESS: Final = Limits(lowest=Fraction(0), included=True)
+
+DIFFERENCE: Final = "share_difference"
 
 
 def run_series(
@@ -110,7 +115,8 @@ def judge_claims(cases: Cases, scale: Fraction) -> Iterator[Claim]:
             4,
             "part 4",
             "ASLR takes about 10 % of page sharing away",
-            "at 4 KB 5 to 15 % less is saved with ASLR than without",
+            "at 4 KB 5 to 15 % less is saved with ASLR than without: of all that is saved, which is one "
+            "reading, or of what is saved of other pages than zero, which is another",
             [
                 each
                 for name in randomized
@@ -122,7 +128,8 @@ def judge_claims(cases: Cases, scale: Fraction) -> Iterator[Claim]:
             5,
             "part 4",
             "what ASLR takes away is little beside large pages and prefetching",
-            "the main effect of ASLR on what is saved is smaller than that of either, whatever its sign",
+            "the main effect of ASLR on what is saved is smaller than that of prefetching and than that of "
+            "large pages, whatever their signs",
             [each for name in randomized for each in _main_effects(cases, name)],
         )
     older_and_newer = ((OLDER, False), (NEWER, True))
@@ -133,9 +140,9 @@ def judge_claims(cases: Cases, scale: Fraction) -> Iterator[Claim]:
             "part 3",
             "Windows XP with 2 GB leaves most of its memory zero, so much can be shared; Windows 7 with 8 GB "
             "and SuperFetch leaves none",
-            "zero pages are more than half of the one's memory and less than 1 % of the other's, and sharing "
-            "at 4 KB saves a smaller share of the other's memory; what is used, cache and free is as the "
-            "preset has it, so it decides nothing",
+            "zero pages are more than half of the one's memory, less than 1 % of the other's, and sharing at "
+            "4 KB saves a smaller share of the other's memory, all three; what is used, cache and free is as "
+            "the preset has it, so it decides nothing",
             [*_occupancy(older, scale), *_occupancy(newer, scale), *_older_and_newer(older, newer)],
         )
 
@@ -143,11 +150,13 @@ def judge_claims(cases: Cases, scale: Fraction) -> Iterator[Claim]:
 def _at_large_pages(case: Case) -> Iterator[Finding]:
     yield finding(
         case.label,
-        "saved at 2 MB, zero apart",
+        "saved at 2 MB, zero apart, of memory",
         [tally.share(tally.nonzero) for tally in case.large],
-        criterion=lambda share: share < ALMOST_NOTHING,
+        limits=ALMOST_NOTHING,
     )
-    yield finding(case.label, "saved at 2 MB, zero", [tally.share(tally.zero) for tally in case.large])
+    yield finding(
+        case.label, "saved at 2 MB, zero, of memory", [tally.share(tally.zero) for tally in case.large]
+    )
 
 
 def _zero_among_saved(case: Case) -> Iterator[Finding]:
@@ -155,7 +164,8 @@ def _zero_among_saved(case: Case) -> Iterator[Finding]:
         case.label,
         "zero among what is saved at 4 KB",
         [ratio(tally.zero, tally.saved) for tally in case.small],
-        criterion=lambda share: share > Fraction(1, 2),
+        of="what is saved at 4 KB",
+        limits=MOST,
     )
 
 
@@ -164,21 +174,20 @@ def _prefetching(cases: Cases, name: str, aslr: bool) -> Iterator[Finding]:
     label = f"{name}, ASLR {'on' if aslr else 'off'}"
     yield finding(
         label,
-        "zero pages gone with prefetching",
+        "of zero pages, gone with prefetching",
         [
             1 - ratio(after.zero_memory, before.zero_memory)
             for before, after in zip(without.small, with_it.small, strict=True)
         ],
-        criterion=lambda share: share >= ALMOST_ALL,
+        of="zero pages without prefetching",
+        limits=ALMOST_ALL,
     )
-    yield finding(
+    yield _difference(
         label,
         "saved more at 4 KB, zero apart",
-        [
-            after - before
-            for before, after in zip(without.nonzero_shares(), with_it.nonzero_shares(), strict=True)
-        ],
-        criterion=lambda share: share >= 0,
+        with_it.nonzero_shares(),
+        without.nonzero_shares(),
+        limits=NO_LESS,
     )
 
 
@@ -186,19 +195,21 @@ def _aslr(cases: Cases, name: str, prefetch: bool) -> Iterator[Finding]:
     without, with_it = (cases.of(name, aslr=aslr, prefetch=prefetch) for aslr in (False, True))
     label = f"{name}, prefetching {'on' if prefetch else 'off'}"
     pairs = list(zip(without.small, with_it.small, strict=True))
-    for quantity, of_seeds in (
-        ("less of all that is saved", [ratio(off.saved - on.saved, off.saved) for off, on in pairs]),
-        (
-            "less of what is saved, zero apart",
-            [ratio(off.nonzero - on.nonzero, off.nonzero) for off, on in pairs],
-        ),
-    ):
-        yield finding(
-            label,
-            quantity,
-            of_seeds,
-            criterion=lambda share: ABOUT_A_TENTH[0] <= share <= ABOUT_A_TENTH[1],
-        )
+    # Two readings of the claim, so each is a condition of its own.
+    yield finding(
+        f"{label}, zero included",
+        "less of all that is saved",
+        [ratio(off.saved - on.saved, off.saved) for off, on in pairs],
+        of="what is saved at 4 KB without ASLR",
+        limits=ABOUT_A_TENTH,
+    )
+    yield finding(
+        f"{label}, zero apart",
+        "less of what is saved, zero apart",
+        [ratio(off.nonzero - on.nonzero, off.nonzero) for off, on in pairs],
+        of="what is saved at 4 KB without ASLR, zero apart",
+        limits=ABOUT_A_TENTH,
+    )
 
 
 def _main_effects(cases: Cases, name: str) -> Iterator[Finding]:
@@ -208,40 +219,51 @@ def _main_effects(cases: Cases, name: str) -> Iterator[Finding]:
     by_seed = [contrasts([tally.shares()["saved"] for tally in cell]) for cell in zip(*tallies, strict=True)]
     # Bits of a cell's index, from the lowest: ASLR, prefetching, the host's large pages.
     aslr, prefetching, large_pages = ([effects[1 << bit] for effects in by_seed] for bit in range(3))
-    yield finding(name, "main effect of ASLR", aslr)
+    yield finding(name, "main effect of ASLR", aslr, unit=DIFFERENCE)
     for factor, effect in (("prefetching", prefetching), ("large pages", large_pages)):
-        yield finding(name, f"main effect of {factor}", effect)
-        yield finding(
+        yield finding(name, f"main effect of {factor}", effect, unit=DIFFERENCE)
+        yield _difference(
             name,
             f"by how much the effect of {factor} exceeds that of ASLR",
-            [abs(other) - abs(of_aslr) for other, of_aslr in zip(effect, aslr, strict=True)],
-            criterion=lambda share: share > 0,
+            [*map(abs, effect)],
+            [*map(abs, aslr)],
+            limits=MORE,
         )
 
 
 def _occupancy(case: Case, scale: Fraction) -> Iterator[Finding]:
     for quantity in ("used", "cache", "free"):
-        of_one = [Fraction(getattr(each, quantity), case.vms) / scale for each in case.occupancy]
-        yield finding(case.label, f"{quantity} memory of one guest, scaled up to full size", of_one, "bytes")
-    yield finding(case.label, "saved at 4 KB", [tally.share(tally.saved) for tally in case.small])
+        yield finding(
+            case.label,
+            f"{quantity} memory of one guest, scaled up to full size",
+            [Fraction(getattr(each, quantity), case.vms) / scale for each in case.occupancy],
+            unit="bytes",
+            of=None,
+        )
+    yield finding(case.label, "saved at 4 KB, of memory", [tally.share(tally.saved) for tally in case.small])
 
 
 def _older_and_newer(older: Case, newer: Case) -> Iterator[Finding]:
-    yield finding(
-        older.label,
-        "zero pages",
-        [tally.share(tally.zero_memory) for tally in older.small],
-        criterion=lambda share: share > Fraction(1, 2),
+    # The claim is of the two together, so they are one condition.
+    label = f"{OLDER} beside {NEWER}"
+    for case, limits in ((older, MOST), (newer, ALMOST_NOTHING)):
+        yield finding(
+            label,
+            f"zero pages of {case.preset}, of memory",
+            [tally.share(tally.zero_memory) for tally in case.small],
+            limits=limits,
+        )
+    yield _difference(
+        label,
+        f"saved at 4 KB less of {NEWER}",
+        *([tally.share(tally.saved) for tally in case.small] for case in (older, newer)),
+        limits=MORE,
     )
-    yield finding(
-        newer.label,
-        "zero pages",
-        [tally.share(tally.zero_memory) for tally in newer.small],
-        criterion=lambda share: share < ALMOST_NOTHING,
-    )
-    yield finding(
-        newer.label,
-        f"saved at 4 KB less than of {OLDER}",
-        [a.share(a.saved) - b.share(b.saved) for a, b in zip(older.small, newer.small, strict=True)],
-        criterion=lambda share: share > 0,
-    )
+
+
+def _difference(
+    label: str, quantity: str, more: Sequence[Fraction], less: Sequence[Fraction], *, limits: Limits
+) -> Finding:
+    """Put together by how much some shares of memory exceed others, seed by seed."""
+    exceeding = [one - other for one, other in zip(more, less, strict=True)]
+    return finding(label, quantity, exceeding, unit=DIFFERENCE, limits=limits, beside=less)

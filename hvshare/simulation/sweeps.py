@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Final
 
 from hvshare.errors import PresetError, SizeError
-from hvshare.units import format_size, parse_size
+from hvshare.units import LARGE_FRAME_SIZE, format_size, parse_fraction, parse_size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 Value = Fraction | int | str
 
 MOST_POINTS: Final = 1000
 """Values of one sweep at the most."""
-_NUMBER: Final = re.compile(r"\d+(\.\d+)?", re.ASCII)
+_COUNTED: Final = re.compile(r"\d{1,30}", re.ASCII)
+_UNITS: Final = {"TiB": 1 << 40, "GiB": 1 << 30, "MiB": 1 << 20, "KiB": 1 << 10, "B": 1}
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Axis:
     values : tuple of int, Fraction or str
         In the order given, each once: counts and bytes are ints, shares fractions, and words text.
     labels : tuple of str
-        The same for people.
+        The same for people; no two alike.
     """
 
     parameter: str
@@ -46,6 +48,7 @@ class _Scale:
     hint: str
     parse: Callable[[str], Fraction | int]
     show: Callable[[Fraction | int], str]
+    show_exactly: Callable[[Fraction | int], str] = str
     lowest: int = 0
     highest: int | None = None
     step: int | None = None
@@ -53,15 +56,23 @@ class _Scale:
 
 
 def _count(text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
+    if not _COUNTED.fullmatch(text):
         raise SizeError(f"{text!r} is no whole number")
     return int(text)
 
 
 def _share(text: str) -> Fraction:
-    if not _NUMBER.fullmatch(text):
-        raise SizeError(f"{text!r} is no number")
-    return Fraction(text)
+    try:
+        return parse_fraction(text)
+    except ValueError as error:
+        raise SizeError(f"{text!r} is no number") from error
+
+
+def _whole_frames(text: str) -> int:
+    size = parse_size(text)
+    if size % LARGE_FRAME_SIZE:
+        raise SizeError(f"{text} is no multiple of 2 MB", advice="write it like 512M or 8GiB")
+    return size
 
 
 def _no_number(text: str) -> int:
@@ -76,8 +87,14 @@ def _shown_size(value: Fraction | int) -> str:
     return format_size(int(value))
 
 
+def _exact_size(value: Fraction | int) -> str:
+    unit = next(unit for unit, size in _UNITS.items() if not value % size)
+    return f"{int(value) // _UNITS[unit]:,} {unit}" if value else "0 B"
+
+
 _COUNT: Final = _Scale("a whole number", _count, str, step=1)
-_SIZE: Final = _Scale("a size such as 1GiB", parse_size, _shown_size)
+_SIZE: Final = _Scale("a size such as 1GiB", parse_size, _shown_size, _exact_size)
+_FRAMES: Final = _Scale("a size such as 1GiB", _whole_frames, _shown_size, _exact_size)
 _SHARE: Final = _Scale("a number from 0 to 1", _share, _shown_share, highest=1)
 _SCALES: Final = {
     "vms": _Scale("a whole number", _count, str, lowest=1, step=1),
@@ -85,9 +102,9 @@ _SCALES: Final = {
         "a number from 0 to 1", _share, _shown_share, highest=1, words=("off", "superfetch", "preload")
     ),
     "aslr": _Scale("", _no_number, str, words=("off", "on")),
-    "memory": _SIZE,
+    "memory": dataclasses.replace(_FRAMES, lowest=LARGE_FRAME_SIZE),
     "apps": _SIZE,
-    "guest-large-pages": _SIZE,
+    "guest-large-pages": _FRAMES,
     "fragmentation": _SHARE,
     "diversity": _SHARE,
     "written": _COUNT,
@@ -139,11 +156,17 @@ def parse_sweep(text: str) -> Axis:
         raise _error(text, error.problem, error.advice or _advice(scale)) from error
     if len(values) > MOST_POINTS:
         raise _error(text, f"it has more than {MOST_POINTS:,} values", "take larger steps")
-    labels = [value if isinstance(value, str) else scale.show(value) for value in values]
+    labels = _labels(values, scale.show)
     if len(set(values)) < len(values):
         twice = next(label for label, value in zip(labels, values, strict=True) if values.count(value) > 1)
         raise _error(text, f"it has {twice} twice", "give each value once")
+    if len(set(labels)) < len(labels):
+        labels = _labels(values, scale.show_exactly)
     return Axis(parameter, tuple(values), tuple(labels))
+
+
+def _labels(values: Sequence[Value], show: Callable[[Fraction | int], str]) -> list[str]:
+    return [value if isinstance(value, str) else show(value) for value in values]
 
 
 def _values(item: str, scale: _Scale) -> Iterator[Value]:
@@ -172,7 +195,7 @@ def _values(item: str, scale: _Scale) -> Iterator[Value]:
 def _value(text: str, scale: _Scale) -> Fraction | int:
     value = scale.parse(text.strip())
     if value < scale.lowest:
-        raise SizeError(f"{text.strip()} is too little", advice=f"give {scale.lowest} or more")
+        raise SizeError(f"{text.strip()} is too little", advice=f"give {scale.show(scale.lowest)} or more")
     if scale.highest is not None and value > scale.highest:
         raise SizeError(f"{text.strip()} is too much", advice=f"give {scale.highest} or less")
     return value

@@ -6,7 +6,7 @@ import dataclasses
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
-from hvshare.simulation.making import MadeGuest
+from hvshare.simulation.making import LargePages, MadeGuest, most_demanding
 from hvshare.synth.guest import plan_guest
 from hvshare.synth.image import SynthImage
 from hvshare.synth.owners import Owner
@@ -15,6 +15,8 @@ from hvshare.synth.template import Template
 from hvshare.units import PAGE_SIZE
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from hvshare.simulation.making import Request
     from hvshare.synth.mapped.image import MappedImage
     from hvshare.synth.preset import Preset
@@ -46,7 +48,22 @@ class SynthMaker:
         pages = plan.pages_of_owners
         cache, free = (sum(pages[owner] for owner in owners) * PAGE_SIZE for owners in (CACHE, FREE))
         used = len(plan) * PAGE_SIZE - pages[Owner.PREFETCHED] * PAGE_SIZE - free
-        return MadeGuest(SynthImage(name, plan), used_bytes=used, cache_bytes=cache, free_bytes=free)
+        return MadeGuest(
+            SynthImage(name, plan),
+            used_bytes=used,
+            cache_bytes=cache,
+            free_bytes=free,
+            large_pages=LargePages(plan.large_blocks, settings.large_blocks),
+        )
+
+    def check(self, requests: Sequence[Request]) -> None:
+        """See that there can be some guests; see `hvshare.simulation.making.Maker`."""
+        for request in requests:
+            settings_of(request)
+        for request in most_demanding(requests):
+            # What is prefetched takes what memory is left, however little, and most of the time of a plan.
+            settings = settings_of(dataclasses.replace(request, prefetch="off"))
+            plan_guest(settings, self._template(settings.preset, settings.template))
 
 
 def settings_of(request: Request) -> Settings:

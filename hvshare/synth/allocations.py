@@ -143,10 +143,16 @@ class Allocations:
     def cached(self, pages: NDArray[np.int64]) -> Pages:
         """Give pages of the cache: of the disk, and from its end on files that no other guest has."""
         known = len(self._template.disk)
+        if not known:
+            return self._own_files(pages)
+        return choose(pages < known, self.on_disk(np.minimum(pages, known - 1)), self._own_files(pages))
+
+    def _own_files(self, pages: NDArray[np.int64]) -> Pages:
+        known = len(self._template.disk)
         keys = self._vm.child("own files").words(int(pages.max(initial=0)) + 1 - known)
         own = keys[np.maximum(pages - known, 0)] if len(keys) else np.zeros(len(pages), np.uint64)
         kinds = np.where(own & np.uint64(64), Kind.TEXT, Kind.DATA).astype(np.uint8)
-        return choose(pages < known, self.on_disk(np.minimum(pages, known - 1)), rows(kinds, own))
+        return rows(kinds, own)
 
     def stale(self, count: int) -> Pages:
         """Give free pages that still hold what they were used for: files, and heaps of ended processes."""
@@ -155,10 +161,12 @@ class Allocations:
         words = draws.words(count)
         first = int(disk.starts[disk.documents.start])
         pages = first + below(words, max(1, len(disk) - first)).astype(np.int64)
-        of_files = self.on_disk(np.minimum(pages, len(disk) - 1))
         kind = Kind.HEAP_I386 if self._narrow else Kind.HEAP_X86_64
         space = FIRST_PROCESS + below(words, len(processes)).astype(np.int32) if processes else BOOT
         of_heaps = rows(kind, draws.child("heaps").words(count), space=space, region=HEAP)
+        if not len(disk):
+            return of_heaps
+        of_files = self.on_disk(np.minimum(pages, len(disk) - 1))
         return choose(words & np.uint64(1) == 0, of_files, of_heaps)
 
     def _kernel_image(self, name: str, size: int, region: int) -> Pages:

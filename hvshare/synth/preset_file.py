@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, get_args, get_or
 
 from hvshare.errors import PresetError, SizeError
 from hvshare.synth.preset import Preset
+from hvshare.synth.preset_spaces import check_address_spaces
 from hvshare.units import LARGE_FRAME_SIZE, format_size, parse_size
 
 if TYPE_CHECKING:
@@ -97,6 +98,17 @@ def load_preset(name: str) -> Preset:
     return parse_preset(preset_text(name), name)
 
 
+def user_files(name: str) -> list[str]:
+    """Name the files of a user that a preset is read from, which no result may overwrite; see `load_preset`.
+
+    Examples
+    --------
+    >>> user_files("windows7-x64"), user_files("./mine.toml")
+    ([], ['./mine.toml'])
+    """
+    return [] if name in preset_names() else [name]
+
+
 def preset_text(name: str) -> str:
     """Return a preset as it is written down; see `load_preset`.
 
@@ -114,9 +126,16 @@ def preset_text(name: str) -> str:
             advice=f"give one of {', '.join(preset_names())}, or the path of a TOML file",
         )
     try:
-        if Path(name).stat().st_size > _LARGEST_FILE:
-            raise PresetError("it is too large for a preset", path=name, advice="check the name")
-        return Path(name).read_text("utf-8")
+        with Path(name).open("rb") as file:
+            # What is no regular file tells no size, and may have no end.
+            content = file.read(_LARGEST_FILE + 1)
+        if len(content) > _LARGEST_FILE:
+            raise PresetError(
+                f"it is too large for a preset: more than {format_size(_LARGEST_FILE)}",
+                path=name,
+                advice="check the name",
+            )
+        return content.decode("utf-8")
     except OSError as error:
         raise PresetError(
             f"it cannot be read ({error.strerror or error})", path=name, advice="check the name"
@@ -243,3 +262,4 @@ def _check(preset: Preset, path: str) -> None:
     ):
         if wrong:
             raise PresetError(problem, path=path, advice=advice)
+    check_address_spaces(preset, path)

@@ -108,6 +108,8 @@ def _write(
     on_pages: Callable[[int], None] | None,
     name: str,
 ) -> _Found:
+    if not pages:
+        return _Found()  # a disk may have none, and there is no room of no bytes to be had
     base = _reserve(file, pages * PAGE_SIZE, name)
     tasks = [
         partial(_write_span, file, start, min(start + _TASK_PAGES, pages), make, plan, base)

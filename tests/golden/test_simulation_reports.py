@@ -25,7 +25,8 @@ from hvshare.report.clones import print_clones
 from hvshare.report.plot import Curve, Plot
 from hvshare.report.series import print_series
 from hvshare.report.simulation import print_simulation
-from hvshare.report.simulation_machine import simulate_csv, simulate_json
+from hvshare.report.simulation_csv import simulate_csv
+from hvshare.report.simulation_machine import simulate_json
 from hvshare.report.sweep import print_sweep
 from tests.golden import simulation_results as made
 from tests.golden.test_reports import no_environment, printed
@@ -188,9 +189,10 @@ def test_csv_has_the_points_of_json(name: str, field: str) -> None:
 def test_csv_of_a_factorial_has_the_cells_and_effects_of_json() -> None:
     document = json.loads(simulate_json(made.simulation()))
     rows = rows_of("factorial")
-    cells = [row for row in rows if row["type"] == "cell"]
-    effects = [row for row in rows if row["type"] == "effect"]
-    assert len(cells) + len(effects) == len(rows)
+    cells, effects, steps = (
+        [row for row in rows if row["type"] == kind] for kind in ("cell", "effect", "waterfall")
+    )
+    assert len(cells) + len(effects) + len(steps) == len(rows)
     for row, cell in zip(cells, document["cells"], strict=True):
         for factor, on in cell["levels"].items():
             assert row[factor.replace("-", "_")] == ("on" if on else "off")
@@ -207,6 +209,15 @@ def test_csv_of_a_factorial_has_the_cells_and_effects_of_json() -> None:
         (tuple(each["factors"]), each["response"]): {part: each[part] for part in SPREADS}
         for each in document["effects"]
     }
+    names = ("step", "kind", "lower_bytes", "upper_bytes")
+    assert [tuple(row[name] for name in names) for row in steps] == [
+        (each["factor"], each["kind"], str(each["lower_bytes"]), str(each["upper_bytes"]))
+        for each in document["waterfall"]
+    ]
+    assert len(steps) == 5
+    assert {row[factor.replace("-", "_")] for row in steps for factor in document["waterfall_levels"]} == {
+        "on"
+    }
 
 
 def test_csv_of_a_series_has_the_findings_of_json() -> None:
@@ -219,7 +230,32 @@ def test_csv_of_a_series_has_the_findings_of_json() -> None:
         assert (row["claim"], row["verdict"]) == (str(claim["number"]), claim["verdict"])
         assert float(row["value"]) == finding["value"]
         assert (row["label"], row["unit"]) == (finding["label"], finding["unit"])
-        assert row["bears_out"] == answers[finding["bears_out"]]
+        assert row["of"] == (finding["of"] or "")
+        for name in ("bears_out", "close_to_limit"):
+            assert row[name] == answers[finding[name]]
+
+
+def test_points_are_not_shown_as_shares() -> None:
+    rows = [line for line in terminal("series", 160).splitlines() if "in points of memory" in line]
+    assert [re.findall(r"[-+]?\d+\.\d", row) for row in rows] == [
+        ["-1.2", "-1.2", "-1.2"],
+        ["0.0", "-0.2", "+1.2"],
+    ]
+    assert "%" not in "".join(rows)
+
+
+def test_what_is_close_to_its_limit_says_so() -> None:
+    text = " ".join(terminal("series", 160).split())
+    assert text.count("close to") == sum(
+        bool(finding.close_to_limit) for claim in made.series().claims for finding in claim.findings
+    )
+
+
+def test_a_waterfall_is_measured_in_made_guests() -> None:
+    text = terminal("factorial")
+    heading = next(line for line in text.splitlines() if line.startswith("What takes sharing away"))
+    assert heading.endswith("in made guests")
+    assert "modelled" not in text[text.index(heading) : text.index("Caveats")]
 
 
 def test_the_first_line_is_the_answer() -> None:

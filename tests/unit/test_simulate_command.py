@@ -87,7 +87,7 @@ def test_each_experiment_in_each_format(
     assert document["experiment"] == experiment
     as_csv = invoke(*arguments, "--format", "csv")
     rows = list(csv.DictReader(io.StringIO(as_csv.stdout)))
-    assert len(rows) == {"factorial": 16 + 9, "series": 8, "clones": 6, "sweep": 6}[experiment]
+    assert len(rows) == {"factorial": 16 + 9 + 5, "series": 10, "clones": 6, "sweep": 6}[experiment]
     # CSV has no place for caveats, so they are told beside it.
     assert "the guests follow presets" in as_csv.stderr
     assert invoke(*arguments, "--format", "csv", "-q").stderr == ""
@@ -129,6 +129,11 @@ def test_a_request_is_scaled_as_a_whole() -> None:
         simulate_run.Asked("linux-x64", Fraction(1, 16), 1 << 30, Fraction(0), 64 << 20, "off", 32 << 20)
     )
     assert (given.memory_bytes, given.apps, given.guest_large_pages) == (64 << 20, 4 << 20, 2 << 20)
+    # Applications allocate pages, and no 2 MB at the least.
+    small = simulate_run._request(
+        simulate_run.Asked("linux-x64", Fraction(1, 64), None, None, 1 << 20, None, None)
+    )
+    assert (small.apps, small.guest_large_pages) == (16 << 10, 0)
     assert not given.fragmentation
     assert (given.prefetch, given.preset.name) == ("off", "linux-x64")
 
@@ -146,6 +151,11 @@ def test_a_request_is_scaled_as_a_whole() -> None:
         (("--memory", "3M"), ("--memory", "multiple of 2 MB")),
         (("--memory", "0"), ("--memory", "multiple of 2 MB")),
         (("--memory", "much"), ("--memory", "no size")),
+        (("--guest-large-pages", "3M"), ("--guest-large-pages", "multiple of 2 MB")),
+        (("--guest-large-pages", "16M"), ("16.0 MiB at a scale of 1/16", "less than 2 MB")),
+        (("windows-xp-x86", "--sweep", "aslr=off,on"), ("--sweep aslr", "windows-xp-x86 has none")),
+        (("--sweep", "memory=3MiB"), ("--sweep", "3MiB is no multiple of 2 MB")),
+        (("--sweep", "apps=1K,2K"), ("1.0 KiB and 2.0 KiB", "the same guests")),
         (("--apps", "-1"), ("--apps",)),
         (("--prefetch", "2"), ("--prefetch", "from 0 to 1")),
         (("--prefetch", "readahead"), ("--prefetch", "superfetch")),
@@ -198,6 +208,17 @@ def test_more_demanded_than_memory_is_refused_before_anything_is_written(tmp_pat
     message = unusable(*SMALL[:3], "--apps", "64GiB", "--sweep", "vms=1", "--json", "-o", str(output))
     assert "need" in message
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_result_can_lie_beside_the_guests(tmp_path: Path) -> None:
+    folder = tmp_path / "not" / "yet"
+    output = folder / "out.json"
+    run = invoke(
+        *SMALL[:3], "--seeds", "1", "--sweep", "vms=1", "--keep", str(folder), "--json", "-o", str(output)
+    )
+    assert run.exit_code == 0, run.exception
+    assert json.loads(output.read_text())["experiment"] == "sweep"
+    assert len(list(folder.iterdir())) == 2
 
 
 def test_a_wrong_key_of_a_preset_is_named(tmp_path: Path) -> None:
@@ -301,18 +322,20 @@ def test_a_factorial_of_guests_that_are_made() -> None:
 
 def test_libraries_are_taken_from_files(tmp_path: Path) -> None:
     pages = 8
+    folder = tmp_path / "libraries"
+    folder.mkdir()
     for number in range(3):
         code = bytes((number * 7 + place * 13) % 251 + 1 for place in range(pages * 4096))
         fields = [(0x1000 + page * 4096 + 16, pe.HIGHLOW) for page in range(pages)]
         text = pe.PeSection(b".text", code, pe.CODE)
         data = pe.pe_file([text], fields)
-        (tmp_path / f"library{number}.dll").write_bytes(data)
-    (tmp_path / "readme.txt").write_text("no library")
+        (folder / f"library{number}.dll").write_bytes(data)
+    (folder / "readme.txt").write_text("no library")
     command = (*SMALL[:3], "--seeds", "1", "--sweep", "vms=2")
-    run = invoke(*command, "--json", "--images", str(tmp_path), "--keep", str(tmp_path / "kept"))
+    run = invoke(*command, "--json", "--images", str(folder), "--keep", str(tmp_path / "kept"))
     assert run.exit_code == 0, run.exception
     assert run.stderr.count("1 files left out: no program or library") == 1
-    assert json.loads(run.stdout)["settings"] == {"images": str(tmp_path)}
+    assert json.loads(run.stdout)["settings"] == {"images": str(folder)}
     # What a page of a library holds beside its one address is in the guests, and only with --images.
     mark = bytes((13 * place) % 251 + 1 for place in range(64, 4096))
     kept = [path.read_bytes() for path in (tmp_path / "kept").iterdir()]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 from collections.abc import Mapping
 from fractions import Fraction
 
@@ -13,6 +15,7 @@ from hvshare.simulation.factorial import simulate
 from hvshare.simulation.levels import OnLevels, at_levels
 from hvshare.simulation.making import Request
 from hvshare.simulation.results import RESPONSES, Simulation, Spread
+from hvshare.synth.preset_file import load_preset
 from tests.unit.test_simulation_maker import MEMORY, PAGES, Maker, Progress, expected, laboratory, request
 
 ON = OnLevels("superfetch", 2 << 20)
@@ -110,6 +113,32 @@ def test_an_impossible_guest_is_an_error_and_nothing_stays_open() -> None:
     with pytest.raises(PresetError, match="more is asked for"):
         simulate(laboratory(maker), request(apps=MEMORY), ON, scale=Fraction(1))
     assert not maker.open
+    assert not maker.asked
+
+
+def test_a_system_without_aslr_has_a_factor_less() -> None:
+    maker = Maker()
+    asked = dataclasses.replace(Request.of(load_preset("windows-xp-x86")), memory_bytes=MEMORY)
+    found = simulate(laboratory(maker, 2, (1, 2)), asked, ON, scale=Fraction(1))
+    factors = ("prefetch", "guest-large-pages", "host-large-pages")
+    assert found.factors == factors
+    assert len({tuple(cell.levels.items()) for cell in found.cells}) == len(found.cells) == 8
+    assert {tuple(cell.levels) for cell in found.cells} == {factors}
+    assert {each.factors for each in found.effects} == {
+        chosen for count in (1, 2, 3) for chosen in itertools.combinations(factors, count)
+    }
+    assert not any(each.aslr for each in maker.asked)
+    assert found.waterfall_levels == dict.fromkeys(factors[:2], True)
+    assert "factor-left-out" in {caveat.code for caveat in found.caveats}
+    for cell in found.cells:
+        guest = dataclasses.replace(
+            asked,
+            prefetch="superfetch" if cell.levels["prefetch"] else "off",
+            guest_large_pages=(2 << 20) * cell.levels["guest-large-pages"],
+            apps=2 << 20,
+        )
+        saved = [expected(guest, 2, seed, cell.host_page_bytes)["saved"] for seed in (1, 2)]
+        assert cell.saved == Spread.of(saved)
 
 
 @pytest.mark.parametrize(("vms", "seeds"), [(0, (1,)), (2, ()), (2, (1, 1))])

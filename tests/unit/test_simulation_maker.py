@@ -59,9 +59,16 @@ class Maker:
 
     def __init__(self) -> None:
         self.asked: list[Request] = []
+        self.checked: list[Request] = []
         self.open: set[int] = set()
 
+    def check(self, requests: Sequence[Request]) -> None:
+        self.checked += requests
+        for request in requests:
+            pages_of(request)
+
     def __call__(self, request: Request, name: str) -> MadeGuest:
+        assert request.template in {each.template for each in self.checked}
         pages = pages_of(request)
         number = len(self.asked)
         self.asked.append(request)
@@ -132,7 +139,7 @@ def test_a_group_is_counted_and_let_go_of() -> None:
     maker, progress = Maker(), Progress()
     place = laboratory(maker, progress=progress)
     asked = request(prefetch="off")
-    place.announce([asked])
+    place.prepare([asked])
     for seed in place.seeds:
         group = place.group(asked, seed)
         for size, tally in group.tallies().items():

@@ -15,6 +15,7 @@ from hvshare.simulation.making import Request
 from hvshare.simulation.results import Spread
 from hvshare.simulation.sweeping import at_value, sweep
 from hvshare.simulation.sweeps import MOST_POINTS, PARAMETERS, Value, parse_sweep
+from hvshare.synth.preset_file import load_preset
 from tests.unit.test_simulation_maker import MEMORY, PAGES, Maker, Progress, expected, laboratory, request
 
 
@@ -36,6 +37,18 @@ from tests.unit.test_simulation_maker import MEMORY, PAGES, Maker, Progress, exp
         ("guest-large-pages=0,64M", (0, 64 << 20), ("0 B", "64.0 MiB")),
         ("aslr=off,on", ("off", "on"), ("off", "on")),
         ("written=0..200:100", (0, 100, 200), ("0", "100", "200")),
+        # Rounded, these would be two times "4.0 GiB", and "1.0 KiB" beside it.
+        (
+            "memory=4GiB,4098MiB,6GiB",
+            (4 << 30, 4098 << 20, 6 << 30),
+            ("4 GiB", "4,098 MiB", "6 GiB"),
+        ),
+        ("apps=0,1024,1025", (0, 1024, 1025), ("0 B", "1 KiB", "1,025 B")),
+        (
+            "diversity=0.12345671,0.12345672",
+            (Fraction(12345671, 10**8), Fraction(12345672, 10**8)),
+            ("12345671/100000000", "1543209/12500000"),
+        ),
     ],
 )
 def test_values(text: str, values: tuple[Value, ...], labels: tuple[str, ...]) -> None:
@@ -82,6 +95,12 @@ def test_steps_are_exact(first: int, steps: int, thousandths: int) -> None:
         ("prefetch=off..superfetch", "'off' is no number"),
         ("memory=1GiB..8GiB", "has no step"),
         ("memory=big", "'big' is no size"),
+        ("memory=3MiB", "3MiB is no multiple of 2 MB"),
+        ("memory=2MiB..8MiB:3MiB", "3MiB is no multiple of 2 MB"),
+        ("memory=0", "0 is too little; give 2.0 MiB or more"),
+        ("guest-large-pages=1MiB", "1MiB is no multiple of 2 MB"),
+        (f"diversity=0.{'1' * 5000}", "is no number"),
+        (f"vms={'9' * 5000}", "is no whole number"),
         ("aslr=0..1:1", "neither off nor on"),
         ("aslr=maybe", "neither off nor on"),
         ("written=1..9999999", f"more than {MOST_POINTS:,} values"),
@@ -112,6 +131,11 @@ def test_every_parameter_refuses_nonsense_with_advice(parameter: str) -> None:
         ("aslr", "on", {"aslr": True}),
         ("memory", 64 << 20, {"memory_bytes": 4 << 20}),
         ("apps", 32 << 20, {"apps": 2 << 20}),
+        ("apps", 1 << 20, {"apps": 64 << 10}),
+        ("apps", (1 << 20) + 1, {"apps": 64 << 10}),
+        ("apps", 1, {"apps": 4096}),
+        ("apps", 0, {"apps": 0}),
+        ("guest-large-pages", 0, {"guest_large_pages": 0}),
         ("guest-large-pages", 64 << 20, {"guest_large_pages": 4 << 20}),
         ("fragmentation", Fraction(1, 3), {"fragmentation": Fraction(1, 3)}),
         ("diversity", Fraction(1, 3), {"diversity": Fraction(1, 3)}),
@@ -125,6 +149,61 @@ def test_one_parameter_changes_and_sizes_are_scaled(
     asked = request()
     found = at_value(asked, parameter, value, Fraction(1, 16))
     assert found == dataclasses.replace(asked, **changed)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("text", "labels"),
+    [
+        ("memory=64MiB,66MiB", ("64.0 MiB", "66.0 MiB")),
+        ("memory=4GiB..4100MiB:2MiB", ("4 GiB", "4,098 MiB")),
+        ("apps=1KiB,0,2KiB", ("1.0 KiB", "2.0 KiB")),
+        ("guest-large-pages=32MiB,40MiB", ("32.0 MiB", "40.0 MiB")),
+    ],
+)
+def test_values_that_make_the_same_guests_are_both_named(text: str, labels: tuple[str, str]) -> None:
+    maker = Maker()
+    with pytest.raises(PresetError) as caught:
+        sweep(laboratory(maker), request(), parse_sweep(text), scale=Fraction(1, 16))
+    assert f"{labels[0]} and {labels[1]} make the same guests" in str(caught.value)
+    assert caught.value.advice
+    assert not maker.checked
+
+
+def test_applications_in_large_pages_are_no_less() -> None:
+    asked = request(guest_large_pages=2 << 20)
+    with pytest.raises(PresetError, match=r"0 B and 1\.0 MiB make the same guests"):
+        sweep(laboratory(Maker()), asked, parse_sweep("apps=0,1MiB"), scale=Fraction(1))
+
+
+@pytest.mark.parametrize(("parameter", "value"), [("memory", 30 << 20), ("guest-large-pages", 30 << 20)])
+def test_a_size_below_a_large_frame_is_not_made_larger(parameter: str, value: int) -> None:
+    with pytest.raises(PresetError, match=r"30\.0 MiB at a scale of 1/16 is less than 2 MB"):
+        at_value(request(), parameter, value, Fraction(1, 16))
+
+
+def test_aslr_is_not_switched_on_where_there_is_none() -> None:
+    maker = Maker()
+    asked = dataclasses.replace(Request.of(load_preset("windows-xp-x86")), memory_bytes=MEMORY)
+    with pytest.raises(PresetError, match="windows-xp-x86 has none") as caught:
+        sweep(laboratory(maker), asked, parse_sweep("aslr=off,on"), scale=Fraction(1))
+    assert caught.value.advice
+    assert not maker.checked
+    found = sweep(laboratory(maker), asked, parse_sweep("aslr=off"), scale=Fraction(1))
+    assert [point.label for point in found.points] == ["off"]
+
+
+@pytest.mark.parametrize("text", ["apps=0,1M,64M", "memory=4M,2M", "guest-large-pages=0,64M"])
+def test_all_points_are_checked_before_the_first_guest_is_made(text: str) -> None:
+    maker, progress = Maker(), Progress()
+    with pytest.raises(PresetError, match="more is asked for"):
+        sweep(
+            laboratory(maker, 2, (1, 2), progress),
+            request(apps=3 << 19),
+            parse_sweep(text),
+            scale=Fraction(1),
+        )
+    assert not maker.asked
+    assert not progress.passes
 
 
 def test_guests_are_made_once_where_their_number_varies() -> None:

@@ -7,13 +7,17 @@ from contextlib import closing
 from fractions import Fraction
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import hvshare
 from hvshare.errors import BudgetError, PresetError
 from hvshare.simulation.factorial import simulate
 from hvshare.simulation.levels import OnLevels
-from hvshare.simulation.making import MadeGuest, Request
+from hvshare.simulation.making import MadeGuest, Request, most_demanding
 from hvshare.simulation.running import Laboratory, tallies_of
+from hvshare.simulation.sweeping import sweep
+from hvshare.simulation.sweeps import parse_sweep
 from hvshare.simulation.synthesis import SynthMaker, settings_of
 from hvshare.synth.preset_file import load_preset
 from hvshare.synth.settings import Prefetching
@@ -95,6 +99,96 @@ def test_what_cannot_be_is_an_error(
 ) -> None:
     with pytest.raises(error):
         maker(asked(**changes), "vm1")
+
+
+@pytest.mark.parametrize("name", ["windows-xp-x86", "windows7-x64", "linux-x64"])
+def test_a_check_refuses_what_cannot_be_made_and_nothing_else(name: str) -> None:
+    preset = load_preset(name).scaled(Fraction(1, 128))
+    request = dataclasses.replace(Request.of(preset), guest_large_pages=2 << 20)
+    maker, refused = SynthMaker(), SynthMaker()
+    answers = []
+    # To the page: the most that applications can have is looked for by halves.
+    fits, fails = 0, request.memory_bytes // PAGE + 1
+    while fails - fits > 1:
+        pages = (fits + fails) // 2
+        answers.append(_is_refused(maker, dataclasses.replace(request, apps=pages * PAGE)))
+        fits, fails = (fits, pages) if answers[-1] else (pages, fails)
+    assert {True, False} == set(answers)
+    for apps, cannot_be in ((fits, False), (fails, True)):
+        for changes in ({"prefetch": "off"}, {"vm": 2}, {"fragmentation": Fraction(1), "aslr": False}):
+            each = dataclasses.replace(request, apps=apps * PAGE, **changes)
+            try:
+                refused(each, "vm").image.close()
+            except BudgetError:
+                assert cannot_be
+            else:
+                assert not cannot_be
+    # One that cannot be is found among others, wherever it stands.
+    well, ill = (dataclasses.replace(request, apps=apps * PAGE) for apps in (fits, fails))
+    for requests in ([well, ill], [ill, well]):
+        with pytest.raises(BudgetError):
+            maker.check(requests)
+
+
+def _is_refused(maker: SynthMaker, request: Request) -> bool:
+    try:
+        maker.check([request])
+    except BudgetError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize(
+    "changes", [{"memory_bytes": 1 << 45}, {"prefetch": "all"}, {"fragmentation": Fraction(2)}]
+)
+def test_every_request_is_checked_for_values_that_cannot_be(changes: dict[str, object]) -> None:
+    with pytest.raises(PresetError):
+        SynthMaker().check([asked(), asked(**changes), asked()])
+
+
+def test_applications_beyond_memory_are_refused_without_a_plan() -> None:
+    # Their plan alone would take hundreds of GB.
+    with pytest.raises(BudgetError, match=r"need 16\.0 TiB, and memory is 32\.0 MiB"):
+        SynthMaker().check([asked(apps=1 << 44)])
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 6), st.integers(0, 6), st.integers(0, 2), st.booleans()), min_size=1)
+)
+def test_whoever_demands_most_is_planned(guests: list[tuple[int, int, int, bool]]) -> None:
+    presets = [load_preset(name) for name in ("linux-x64", "windows7-x64")]
+    requests = [
+        dataclasses.replace(
+            Request.of(presets[other]),
+            memory_bytes=memory << 21,
+            apps=apps << 20,
+            guest_large_pages=large << 21,
+        )
+        for memory, apps, large, other in guests
+    ]
+    chosen = most_demanding(requests)
+    assert len({(each.preset.name, each.memory_bytes) for each in chosen}) == len(chosen)
+    for request in requests:
+        assert any(
+            each.preset == request.preset
+            and each.memory_bytes <= request.memory_bytes
+            and max(each.apps, each.guest_large_pages) >= max(request.apps, request.guest_large_pages)
+            for each in chosen
+        )
+
+
+def test_large_pages_that_were_not_to_be_had_are_told(maker: SynthMaker) -> None:
+    place = Laboratory(maker, 1, (1,), jobs=1)
+    request = asked(guest_large_pages=4 << 20, prefetch="off")
+    found = sweep(place, request, parse_sweep("fragmentation=0,1"), scale=Fraction(1))
+    (told,) = [caveat for caveat in found.caveats if caveat.code == "fewer-large-pages"]
+    assert told.message.startswith("2 of 4 large pages")
+    assert "with fragmentation 1 it was 0 of 2" in told.message
+    written = sweep(place, dataclasses.replace(request, fragmentation=Fraction(1)), parse_sweep("written=0"),
+                    scale=Fraction(1))  # fmt: skip
+    assert "0 of 2 large pages" in " ".join(caveat.message for caveat in written.caveats)
+    none = sweep(place, request, parse_sweep("vms=1"), scale=Fraction(1))
+    assert "fewer-large-pages" not in {caveat.code for caveat in none.caveats}
 
 
 def test_the_factorial_with_guests_of_synth(maker: SynthMaker) -> None:

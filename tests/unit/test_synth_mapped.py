@@ -18,7 +18,7 @@ from hvshare.errors import PresetError, ResourceError
 from hvshare.synth.draws import Draws
 from hvshare.synth.mapped.image import Architecture, MappedImage
 from hvshare.synth.mapped.pages import MappedPages
-from hvshare.synth.mapped.reading import Found, read_images
+from hvshare.synth.mapped.reading import Found, holds, read_images
 from tests.formats import elf_shared_writer as elf
 from tests.formats import pe_writer as pe
 from tests.formats.elf_shared_writer import ElfRelocation, ElfSymbol, elf_shared
@@ -530,6 +530,32 @@ def test_no_more_pages_than_wanted(most_pages: int) -> None:
         assert [len(image.pages) for image in result.images] == expected
         assert result.passed_over == len(sizes) - len(expected)
         assert not result.skipped
+
+
+def test_what_belongs_to_a_directory(tmp_path: Path) -> None:
+    folder, beside = tmp_path / "dlls", tmp_path / "dlls2"
+    (folder / "below").mkdir(parents=True)
+    put(folder, one=b"1")
+    put(tmp_path, dlls2=b"2", away=b"3")
+    (folder / "link").symlink_to(tmp_path / "away")
+    (tmp_path / "hard").hardlink_to(folder / "one")
+    (tmp_path / "same").symlink_to(folder)
+    for path in (
+        "dlls",
+        "dlls/one",
+        "dlls/new",
+        "dlls/no/new",
+        "same/below/new",
+        "hard",
+        "away",
+        "dlls/link",
+    ):
+        assert holds(folder, tmp_path / path), path
+        assert holds(tmp_path / "same", tmp_path / path), path
+    for other in (tmp_path, beside, tmp_path / "new", tmp_path / "dlls/../new", Path("/dev/null")):
+        assert not holds(folder, other), other
+    assert not holds(tmp_path / "none", tmp_path / "none")
+    assert not holds(beside, beside)
 
 
 def test_directories_without_images_are_refused(tmp_path: Path) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
 
 from hvshare.errors import PresetError
-from hvshare.synth.preset_file import load_preset, parse_preset, preset_names, preset_text
+from hvshare.synth.preset_file import load_preset, parse_preset, preset_names, preset_text, user_files
 from hvshare.synth.settings import Prefetching, Settings
 
 NAMES = ["linux-x64", "windows-xp-x86", "windows7-x64", "windows7-x86"]
@@ -90,6 +92,45 @@ def test_what_is_no_preset_is_told(tmp_path: Path) -> None:
     (tmp_path / "large.toml").write_bytes(bytes(2 << 20))
     with pytest.raises(PresetError, match="too large"):
         load_preset(str(tmp_path / "large.toml"))
+    (tmp_path / "folder.toml").mkdir()
+    with pytest.raises(PresetError, match=r"cannot be read \(Is a directory\)"):
+        load_preset(str(tmp_path / "folder.toml"))
+
+
+def test_a_preset_has_a_mebibyte_at_the_most(tmp_path: Path) -> None:
+    text = preset_text("linux-x64")
+    comment = "#" * ((1 << 20) - len(text.encode()))
+    (tmp_path / "whole.toml").write_text(text + comment, "utf-8")
+    assert load_preset(str(tmp_path / "whole.toml")) == load_preset("linux-x64")
+    (tmp_path / "more.toml").write_text(text + comment + "#", "utf-8")
+    with pytest.raises(PresetError, match=r"too large for a preset: more than 1\.0 MiB"):
+        load_preset(str(tmp_path / "more.toml"))
+
+
+def test_a_pipe_is_read_no_further_than_a_preset_can_be(tmp_path: Path) -> None:
+    pipe, written = tmp_path / "pipe.toml", [0]
+    os.mkfifo(pipe)
+
+    def write() -> None:
+        with pipe.open("wb", buffering=0) as file:
+            try:
+                for _ in range(1 << 10):
+                    written[0] += file.write(bytes(1 << 16))
+            except BrokenPipeError:
+                return
+
+    writer = threading.Thread(target=write, daemon=True)
+    writer.start()
+    with pytest.raises(PresetError, match="too large for a preset"):
+        load_preset(str(pipe))
+    writer.join(10)
+    assert not writer.is_alive()
+    assert written[0] <= 2 << 20  # of 64 MiB; the pipe itself holds some
+
+
+def test_files_of_users_are_known() -> None:
+    assert [user_files(name) for name in NAMES] == [[]] * 4
+    assert user_files("./linux-x64") == ["./linux-x64"]
 
 
 def test_a_scale_changes_sizes_and_nothing_else() -> None:

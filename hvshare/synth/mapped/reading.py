@@ -103,6 +103,43 @@ def read_images(
     return Found(tuple(images), MappingProxyType(dict(sorted(skipped.items()))), passed_over)
 
 
+def holds(directory: str | os.PathLike[str], path: str | os.PathLike[str]) -> bool:
+    """Tell whether a file is one that `read_images` would look at, or would be if it were written.
+
+    Parameters
+    ----------
+    directory : path
+        Of programs and libraries.
+    path : path
+        A file or a directory, or one that is yet to be made.
+
+    Returns
+    -------
+    bool
+        True for the directory itself, for what lies below it, whatever links lead there, and for a file of it
+        that has another name elsewhere.
+    """
+    if not os.path.isdir(directory):  # noqa: PTH112  # any bytes
+        return False
+    root, target = _identity(directory), Path(os.path.realpath(path))
+    if root in map(_identity, (target, *target.parents)):
+        return True
+    if not target.is_file():
+        return False
+    names, _ = _names(os.fspath(directory))
+    found = _identity(target)
+    return any(found == _identity(os.path.join(directory, name)) for name in names)  # noqa: PTH118  # any bytes
+
+
+def _identity(path: str | os.PathLike[str]) -> tuple[int, int] | None:
+    """Give what tells files and directories apart; None if it is not there."""
+    try:
+        status = os.stat(path)  # noqa: PTH116  # any bytes
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
 _ADVICE: Final = "name a directory of DLLs or of ELF shared objects that can be relocated"
 
 
