@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import enum
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ import hvshare
 from hvshare.erosion.aslr import measure_aslr
 from hvshare.erosion.aslr_contents import Contents
 from hvshare.erosion.aslr_result import Aslr
+from hvshare.erosion.aslr_slides import Votes
 from hvshare.erosion.page_store import PageStore
 from hvshare.fingerprint.fingerprints import Fingerprints
 from tests.guests import ZERO, MemoryImage
@@ -330,3 +332,28 @@ def kept(vms: Sequence[Vm]) -> tuple[PageStore, Contents, list[Fingerprints]]:
 def to_page(words: Sequence[int] | Words) -> bytes:
     """Make a page that starts with some words and is zero behind them."""
     return np.array(words, np.uint64).tobytes().ljust(PAGE, b"\0")
+
+
+@contextmanager
+def stored(vms: Sequence[Vm]) -> Iterator[tuple[PageStore, Contents]]:
+    """Keep a page of each content of some VMs for a while."""
+    store, contents, _ = kept(vms)
+    with store:
+        yield store, contents
+
+
+def array(values: Sequence[int]) -> Words:
+    """Make words of numbers."""
+    return np.array(values, np.uint64)
+
+
+def numbers(values: Sequence[int]) -> Numbers:
+    """Make an array of numbers."""
+    return np.array(values, np.int64)
+
+
+def votes_of(rows: Sequence[tuple[int, int, int]], twins: int = 9) -> Votes:
+    """Make votes of two VMs, a place and a distance each, that as many twins bear out."""
+    spaces, places, distances = ([row[at] for row in rows] for at in range(3))
+    ones = np.full(len(rows), twins)
+    return Votes(numbers(spaces), array(places), array(distances), ones, ones)

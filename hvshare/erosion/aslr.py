@@ -160,7 +160,8 @@ class _Search:
     def _displaced(self, classes: NDArray[np.int64], slides: Votes, areas: Areas) -> Twins:
         """Find twins at different places in the page, of pages that have no copy."""
         store, contents, jobs = self._store, self._contents, self._jobs
-        alone = np.flatnonzero(contents.pages == 1)
+        # Of words of 32 bits, two that moved look like one of 64 that moved otherwise.
+        alone = np.flatnonzero((contents.pages == 1) & areas.wide[contents.first_vm])
         found = displaced_candidates(store, alone, classes, jobs, self._pass("Marking pages", len(alone)))
         first, second, spaces = contents.spaces(found.first, found.second)
         pairs = Displaced(first, second, np.where(first == found.first, found.words, -found.words))

@@ -91,19 +91,20 @@ def _without_echoes(constants: list[AslrConstant]) -> list[AslrConstant]:
 
     A word that ends some bytes before the address does moved by as many bytes' worth more.
     """
-    pages = {
-        (each.first_image, each.second_image, each.distance % _NARROW_END): each.pages for each in constants
-    }
-    echoes = {
-        (first, second, (distance << shift) % _NARROW_END): count
-        for shift in (24, 16, 8)
-        for (first, second, distance), count in pages.items()
-    }
-    return [
-        each
-        for each in constants
-        if each.pages > echoes.get((each.first_image, each.second_image, each.distance % _NARROW_END), 0)
-    ]
+    of_lower: dict[tuple[str, str, int], int] = {}
+    of_upper: dict[tuple[str, str, int], int] = {}
+    for each in constants:
+        for shift in (8, 16):
+            for echoes, distance in ((of_lower, each.distance << shift), (of_upper, each.distance >> shift)):
+                key = each.first_image, each.second_image, distance % _NARROW_END
+                echoes[key] = max(each.pages, echoes.get(key, 0))
+    kept = []
+    for each in constants:
+        key = each.first_image, each.second_image, each.distance % _NARROW_END
+        # Of two that as many pages bear out, the smaller one is taken for the distance.
+        if each.pages > of_lower.get(key, 0) and each.pages >= of_upper.get(key, 0):
+            kept.append(each)
+    return kept
 
 
 def _constants(

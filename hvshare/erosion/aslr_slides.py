@@ -190,7 +190,8 @@ def overlapping(votes: Votes, stayed: NDArray[np.int64], vms: int) -> NDArray[np
     """Tell which distances are slides in the lower 4 GB, where address spaces of programs overlap.
 
     What lies at one place there moved by several distances, each between the processes of two programs. All
-    are slides that enough twins of the region bear out, more than contents that say that nothing moved.
+    are slides that enough twins of the region bear out, more than contents that say that nothing moved. Within
+    a VM, where pages of an array look like twins that moved by any number of pages, only those of 64 KB are.
 
     Parameters
     ----------
@@ -211,7 +212,9 @@ def overlapping(votes: Votes, stayed: NDArray[np.int64], vms: int) -> NDArray[np
     of_kernel, to_kernel = votes.places >= _KERNEL_OF_32_BITS, target >= _KERNEL_OF_32_BITS
     slides: NDArray[np.bool_] = votes.twins_of_region >= _LEAST_TWINS_OVERLAPPING
     slides &= (stayed < votes.twins_of_region) & (votes.places < _CROWDED) & (target < _CROWDED)
-    slides &= (of_kernel == to_kernel) & ~(of_kernel & (votes.spaces // vms == votes.spaces % vms))
+    within = votes.spaces // vms == votes.spaces % vms
+    slides &= (of_kernel == to_kernel) & ~(of_kernel & within)
+    slides &= ~within | _in_large_steps(votes)
     return slides
 
 

@@ -39,7 +39,7 @@ KERNEL_CODE: Final = np.uint64(0xFFFF_8000_0000)
 Documentation/arch/x86/x86_64/mm.rst)."""
 
 _ABOVE_4_GB: Final = 32 - int(REGION_BITS)
-_WIDE: Final = ((0x7F0, 0x800), (0x7F00, 0x8000), (0x8000, 0xFFFF))
+_WIDE: Final = ((0x7F0, 0x800), (0x7F00, 0x8000), (0x8000, 0xFF00))
 """What stands above the lower 32 of 48 bits in addresses: of programs, below the 8 TB that Windows up to 8
 gives them and below the 128 TB of Linux and later Windows, and of kernels. No text reads like these."""
 
@@ -94,8 +94,8 @@ def is_wide(regions: NDArray[np.int64]) -> NDArray[np.bool_]:
     Returns
     -------
     ndarray of bool
-        True for the kernel's half but for its highest 4 GB, and where programs of 64 bits have libraries and
-        stacks. Elsewhere a word of 64 bits may be one of 32 and a small number, or -1, behind it.
+        True for the kernel's half but for its highest 1 TB, and where programs of 64 bits have libraries and
+        stacks. Elsewhere a word of 64 bits may be one of 32 and a small number behind it, of either sign.
     """
     wide = np.zeros(regions.shape, bool)
     for first, end in _WIDE:

@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 WORDS: Final = PAGE_SIZE // 8
 """Words of 64 bits in a page."""
 
-NARROW_BYTES: Final = 4
-"""Bytes of a word where addresses have 32 bits."""
-
 _BUFFER_PAGES: Final = 512
 
 

@@ -256,6 +256,10 @@ def test_fields_that_moved_otherwise_are_not_explained() -> None:
     assert (found.near_pages, found.upper_saved_frames) == (40, truth.saved)
 
 
+WIDE = to_page([0xFFFF_8880_0000_1000] * 64)
+"""What a kernel of 64 bits has in all VMs."""
+
+
 def heap_of(random: np.random.Generator) -> Part:
     return Part(data(random, 120), pointers(random, 120, 0.2, {Region.HEAP: (0, 119 * PAGE)}))
 
@@ -264,16 +268,16 @@ def heap_of(random: np.random.Generator) -> Part:
 def test_twins_that_stand_some_bytes_further_on_are_explained(by: int) -> None:
     heap = heap_of(np.random.default_rng(63))
     vms = [heap, displaced(heap, by)]
-    off = [booted(heap, vm, BASES) for vm in range(2)]
-    on = [booted(part, vm, slides(64 + vm)) for vm, part in enumerate(vms)]
+    off = [[*booted(heap, vm, BASES), WIDE] for vm in range(2)]
+    on = [[*booted(part, vm, slides(64 + vm)), WIDE] for vm, part in enumerate(vms)]
     found = check(off, on)
     assert layers(found)["displaced"] == found.explained_saved_frames
 
 
 def test_displaced_twins_within_a_vm_are_a_matter_of_programs_as_well() -> None:
     heap = heap_of(np.random.default_rng(66))
-    off = [booted(heap + heap.for_second_process(), 0, BASES)]
-    on = [booted(heap + displaced(heap, 64).for_second_process(), 0, slides(67))]
+    off = [[*booted(heap + heap.for_second_process(), 0, BASES), WIDE]]
+    on = [[*booted(heap + displaced(heap, 64).for_second_process(), 0, slides(67)), WIDE]]
     truth, found = Truth.of(off, on), find(on)
     assert found.explained_saved_frames == 0
     assert found.upper_saved_frames >= LEAST_SHARE * truth.saved
