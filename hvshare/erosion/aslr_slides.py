@@ -190,8 +190,9 @@ def overlapping(votes: Votes, stayed: NDArray[np.int64], vms: int) -> NDArray[np
     """Tell which distances are slides in the lower 4 GB, where address spaces of programs overlap.
 
     What lies at one place there moved by several distances, each between the processes of two programs. All
-    are slides that enough twins of the region bear out, more than contents that say that nothing moved. Within
-    a VM, where pages of an array look like twins that moved by any number of pages, only those of 64 KB are.
+    are slides that enough twins of the region bear out, more than contents that say that nothing moved.
+    Within a VM, where pages of an array look like twins that moved by any number of pages, only multiples of
+    64 KB are.
 
     Parameters
     ----------

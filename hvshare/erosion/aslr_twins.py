@@ -8,19 +8,17 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 
 from hvshare.erosion.aslr_contents import sorted_unique
+from hvshare.erosion.aslr_fields import FIELD_BITS, clear_fields, fields_of_code
 from hvshare.erosion.aslr_keys import KeySet
 from hvshare.erosion.aslr_parts import collect
 from hvshare.erosion.aslr_words import (
     ADDRESS,
-    IN_PAGE,
-    KERNEL_CODE,
     KERNEL_HALF,
     PAGE_BITS,
     REGION_PAGES,
     across,
     mix,
     moved_words,
-    opens_group,
     positions,
 )
 from hvshare.erosion.page_store import word_bytes
@@ -38,8 +36,6 @@ _BATCH_PAIRS: Final = 512
 _MOST_LEFT: Final = 200
 """Pairs of which more words are left are not looked at more closely."""
 
-_LEAST_OF_CONSTANT: Final = 5
-_FIELD_BITS: Final = 20  # of a distance in pages
 _HIGHEST_PAGE_NUMBER: Final = np.uint64(1 << 36)
 
 
@@ -89,7 +85,7 @@ class SlideTable:
         regions = slides.places[kernel] >> REGION_PAGES
         self._places = KeySet(np.sort(mix(spaces, slides.places, slides.distances)))
         self._regions = KeySet(np.sort(mix(spaces[kernel], regions, slides.distances[kernel])))
-        self.fields = _fields_of_code(slides)
+        self.fields = fields_of_code(slides)
 
     def explains(
         self, spaces: NDArray[np.uint64], words: NDArray[np.uint64], of_twins: NDArray[np.uint64]
@@ -117,29 +113,6 @@ class SlideTable:
         found[kernel] |= self._regions.has(mix(space[kernel], regions, distance[kernel]))
         explained[rows] = found
         return explained
-
-
-def _fields_of_code(slides: Votes) -> dict[int, NDArray[np.bool_]]:
-    """List by how many pages fields of 32 bits in the code of kernels may move, for each two VMs.
-
-    A field holds the lower half of an address, which moves by a slide, or the distance of one place from
-    another, which moves by the difference of two.
-    """
-    kernel = slides.places >= KERNEL_CODE >> PAGE_BITS
-    fields = {}
-    for space in sorted(set(slides.spaces[kernel].tolist())):
-        rows = kernel & (slides.spaces == space)
-        order = np.argsort(slides.distances[rows])
-        distances, twins = slides.distances[rows][order], slides.twins[rows][order]
-        starts = np.flatnonzero(opens_group(distances))
-        often = np.add.reduceat(twins, starts) >= _LEAST_OF_CONSTANT
-        found = distances[starts][often].astype(np.int64)
-        steps = np.concatenate((np.subtract.outer(found, found).ravel(), found, -found)) & ((1 << 20) - 1)
-        moves = np.zeros(1 << 20, bool)
-        moves[steps] = True
-        moves[0] = False
-        fields[space] = moves
-    return fields
 
 
 def explain(
@@ -221,7 +194,7 @@ def _explain(
         _clear_across_words(some_bytes, open_rows, *parts, table)
         for number, moves in table.fields.items():
             rows = open_rows[(parts[2][open_rows] == number) & some_apart[open_rows].any(axis=1)]
-            moved.append(_clear_fields(some_bytes, rows, parts[0], parts[1], moves))
+            moved.append(clear_fields(some_bytes, rows, parts[0], parts[1], moves))
         pointers[some] = differ[some] - pointers_left
         left[some] = np.count_nonzero(some_apart, axis=1)
     keys = np.concatenate([np.empty(0, np.int64), *moved])
@@ -230,8 +203,8 @@ def _explain(
         left,
         pointers,
         differ - left - pointers,
-        some[keys >> _FIELD_BITS] + start,
-        (keys & ((1 << _FIELD_BITS) - 1)).astype(np.uint64),
+        some[keys >> FIELD_BITS] + start,
+        (keys & ((1 << FIELD_BITS) - 1)).astype(np.uint64),
     )
 
 
@@ -295,58 +268,3 @@ def _clear_across_words(
         for byte in range(shift, shift + size):
             # A word stands in eight bytes here, whatever its size.
             bytes_apart[row[found], (column[found] + byte // size) * 8 + byte % size] = False
-
-
-def _clear_fields(
-    bytes_apart: NDArray[np.bool_],
-    rows: NDArray[np.int64],
-    words: NDArray[np.uint64],
-    of_twin: NDArray[np.uint64],
-    moves: NDArray[np.bool_],
-) -> NDArray[np.int64]:
-    """Clear the bytes of fields of 32 bits that moved by a constant of code; gives rows and distances."""
-    page, twin = words[rows].view(np.uint8), of_twin[rows].view(np.uint8)
-    found = [np.empty(0, np.int64)]
-    for shift in range(4 if len(rows) else 0):
-        end = page.shape[1] - (4 - shift) % 4
-        fields, of_fields = (
-            np.ascontiguousarray(each[:, shift:end]).view(np.uint32) for each in (page, twin)
-        )
-        distance = of_fields - fields
-        moved = ((distance & np.uint32(IN_PAGE)) == 0) & moves[distance >> np.uint32(PAGE_BITS)]
-        row, column = positions(moved)
-        for byte in range(4):
-            bytes_apart[rows[row], column * 4 + shift + byte] = False
-        pages = (distance[row, column] >> np.uint32(PAGE_BITS)).astype(np.int64)
-        found.append(rows[row] << np.int64(_FIELD_BITS) | pages)
-    _clear_cut_fields(bytes_apart, rows, page, twin, moves)
-    return sorted_unique(np.concatenate(found))
-
-
-def _clear_cut_fields(
-    bytes_apart: NDArray[np.bool_],
-    rows: NDArray[np.int64],
-    page: NDArray[np.uint8],
-    twin: NDArray[np.uint8],
-    moves: NDArray[np.bool_],
-) -> None:
-    """Clear the bytes of fields that start in the page before or end in the one behind."""
-    distances = np.flatnonzero(moves) << int(PAGE_BITS)
-    for count in (1, 2, 3):
-        high = distances >> (32 - 8 * count)
-        # What the page before holds may carry over.
-        for of_page, moved in (
-            (slice(0, count), np.concatenate((high, high + 1))),
-            (slice(-count, None), distances),
-        ):
-            apart = _number(twin[:, of_page]) - _number(page[:, of_page])
-            wide = (1 << 8 * count) - 1
-            hit = rows[np.isin(apart & wide, moved & wide) & (apart != 0)]
-            bytes_apart[hit, of_page] = False
-
-
-def _number(ends: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Read some bytes of each row as a little-endian number."""
-    places = np.arange(ends.shape[1], dtype=np.int64) * 8
-    number: NDArray[np.int64] = (ends.astype(np.int64) << places).sum(axis=1)
-    return number
