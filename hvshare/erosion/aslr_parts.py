@@ -71,6 +71,8 @@ def collect(
         If a process ends without having done its work.
     """
     numbered = [partial(_as_part, number, task) for number, task in enumerate(tasks)]
+    # A single task is done sooner than a process is started for it.
+    jobs = min(jobs, len(tasks))
     found = add_up([[*numbered, partial(_Parts, [(len(tasks), empty)])]], jobs, on_done).found
     found.sort(key=itemgetter(0))
     columns = [list(column) for column in zip(*(part for _, part in found), strict=True)]
