@@ -13,7 +13,9 @@ help: ## show this list
 demo: $(VENV)/installed ## install into a virtual environment and analyze sample_dumps/
 	$(RUN)/hvshare analyze sample_dumps/*.raw.bz2
 
+# Tests start hundreds of processes, which would compile every module where PYTHONDONTWRITEBYTECODE is set.
 test: $(VENV)/installed-dev ## run all tests
+	@$(RUN)/python -m compileall -q hvshare
 	$(RUN)/python -m pytest -n auto
 
 tools: ## install what further tests ask for a second opinion (Debian, as root)
