@@ -141,8 +141,7 @@ def _fingerprints(
     found: dict[int, Fingerprints] = {}
     with Hashing([*inputs.images, *cold], jobs=jobs, on_error=on_error) as hashing:
         with deferred_interrupts():
-            # Imported here, because the workers read already.
-            import hvshare.erosion.measure  # noqa: F401
+            import hvshare.erosion.measure  # noqa: F401  # while workers read; used when they have ended
         with talk.reading("Reading", total_bytes((*inputs.images, *cold))) as hashing.on_progress:
             found.update(hashing)
     kept = [index for index in sorted(found) if index < count]

@@ -70,7 +70,7 @@ def open_disk(path: str, *, name: str = "", options: ReadingOptions = ReadingOpt
     """
     if path.startswith(_LIVE) and not os.path.exists(path):  # noqa: PTH110  # it may be no path
         raise _no_disk("it is a running guest or process", path)
-    if os.path.isdir(path):  # noqa: PTH112
+    if os.path.isdir(path):  # noqa: PTH112  # as above
         raise _no_disk("it is a directory", path)
     # With other holes, what the guest never wrote would not be known to be zero.
     as_disk = ReadingOptions(image_format="raw", spool_limit=options.spool_limit, on_spool=options.on_spool)
