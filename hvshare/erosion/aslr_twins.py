@@ -78,13 +78,14 @@ class SlideTable:
     """
 
     def __init__(self, slides: Votes, word_bytes: int = 8) -> None:
-        self._first_kernel = KERNEL_HALF >> PAGE_BITS if word_bytes == 8 else np.uint64(0)
+        # Slides hold at places of a region that nobody voted at, too: in the kernel, since an area of it has
+        # one slide; with words of 32 bits, since aligned words alone vote, and code points elsewhere.
+        self._first_by_region = KERNEL_HALF >> PAGE_BITS if word_bytes == 8 else np.uint64(0)
         spaces = slides.spaces.astype(np.uint64)
-        kernel = slides.places >= self._first_kernel
-        # A area of the kernel has one slide, so it holds at places that nobody voted at, too.
-        regions = slides.places[kernel] >> REGION_PAGES
+        by_region = slides.places >= self._first_by_region
+        regions = slides.places[by_region] >> REGION_PAGES
         self._places = KeySet(np.sort(mix(spaces, slides.places, slides.distances)))
-        self._regions = KeySet(np.sort(mix(spaces[kernel], regions, slides.distances[kernel])))
+        self._regions = KeySet(np.sort(mix(spaces[by_region], regions, slides.distances[by_region])))
         self.fields = fields_of_code(slides)
 
     def explains(
@@ -108,9 +109,9 @@ class SlideTable:
         rows = np.flatnonzero(explained)
         place, distance, space = (words[rows] & ADDRESS) >> PAGE_BITS, distances[rows], spaces[rows]
         found = self._places.has(mix(space, place, distance))
-        kernel = place >= self._first_kernel
-        regions = place[kernel] >> REGION_PAGES
-        found[kernel] |= self._regions.has(mix(space[kernel], regions, distance[kernel]))
+        by_region = place >= self._first_by_region
+        regions = place[by_region] >> REGION_PAGES
+        found[by_region] |= self._regions.has(mix(space[by_region], regions, distance[by_region]))
         explained[rows] = found
         return explained
 
